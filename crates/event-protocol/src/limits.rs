@@ -1,0 +1,48 @@
+//! Every limit of the wire, with the reason for the number (§11).
+
+/// An event's `data` that a wrapper sends untrimmed: a screenful of tool output is far below it.
+pub const EVENT_DATA_BYTES: usize = 256 * 1024;
+/// An event's `data` that the relay accepts at all.
+pub const EVENT_DATA_HARD_BYTES: usize = 1024 * 1024;
+/// One WebSocket message on the ingest link: one batch of [`BATCH_EVENTS`] or one event of the hard size with its envelope.
+pub const INGEST_FRAME_BYTES: usize = 1024 * 1024 + 64 * 1024;
+/// Events a wrapper may have sent and not yet seen acked.
+pub const INGEST_WINDOW_EVENTS: usize = 1024;
+/// Bytes a wrapper may have sent and not yet seen acked.
+pub const INGEST_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// Events in one append, one commit's share and one `events` frame.
+pub const BATCH_EVENTS: usize = 256;
+/// Bytes in one append.
+pub const BATCH_BYTES: usize = 1024 * 1024;
+/// One message from a viewer: a subscription or a command with a prompt.
+pub const VIEWER_FRAME_BYTES: usize = 16 * 1024;
+/// Messages a viewer may send per second; a burst of the same size is allowed.
+pub const VIEWER_FRAMES_PER_SECOND: u32 = 20;
+/// Subscriptions on one socket.
+pub const SUBSCRIPTIONS_PER_SOCKET: usize = 256;
+/// Events kept per agent log before pruning (default).
+pub const LOG_EVENTS: u64 = 2_000;
+/// Bytes kept per agent log before pruning (default).
+pub const LOG_BYTES: u64 = 64 * 1024 * 1024;
+/// Milliseconds without other traffic after which either side of a stream sends a heartbeat.
+pub const HEARTBEAT_MS: u64 = 15_000;
+/// Milliseconds without any traffic after which the other side counts as dead: three heartbeats.
+pub const DEAD_MS: u64 = 45_000;
+/// Milliseconds a viewer may accept no byte before it is closed as stalled (4408).
+pub const STALLED_MS: u64 = 60_000;
+/// Life of a stream ticket in milliseconds.
+pub const TICKET_LIFE_MS: u64 = 60_000;
+/// Tickets outstanding per town.
+pub const TICKETS_OUTSTANDING: usize = 1_000;
+/// Events in one page of `GET …/events`.
+pub const PAGE_EVENTS_MAX: usize = 1_000;
+/// Events in one page of `GET …/events` when the request does not say.
+pub const PAGE_EVENTS: usize = 500;
+/// Longest `wait` of a long poll in seconds.
+pub const LONG_POLL_S: u64 = 30;
+/// Bytes of an HTTP body on the control plane.
+pub const HTTP_BODY_BYTES: usize = 64 * 1024;
+/// Bytes of an id.
+pub const ID_BYTES: usize = 64;
+/// Nesting that a JSON text may have (that of `serde_json`, kept on purpose).
+pub const JSON_DEPTH: usize = 128;
