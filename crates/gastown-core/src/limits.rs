@@ -1,0 +1,25 @@
+//! Every limit of a town, with the reason for the number.
+
+use std::time::Duration;
+
+/// Restarts of one agent's wrapper within [`RESTART_WINDOW`]: a wrapper that dies more often will not be cured by a
+/// fourth try, and a person should look at it.
+pub const RESTARTS: usize = 3;
+/// How far back restarts count.
+pub const RESTART_WINDOW: Duration = Duration::from_secs(10 * 60);
+/// Wait before the first restart: long enough for a port to be free again.
+pub const RESTART_DELAY_MIN: Duration = Duration::from_secs(1);
+/// Wait before a restart at most.
+pub const RESTART_DELAY_MAX: Duration = Duration::from_secs(30);
+/// How long a request's idempotency key is remembered: longer than any client retries.
+pub const KEY_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Idempotency keys remembered at once; the oldest go first.
+pub const KEYS: usize = 10_000;
+/// Bytes of an idempotency key or an actor's name.
+pub const KEY_BYTES: usize = 128;
+/// Agents in one town: each costs a wrapper process, an agent server and a log.
+pub const AGENTS: usize = 1_000;
+/// Bytes of a path in a registration: the longest that Linux takes.
+pub const PATH_BYTES: usize = 4096;
+/// Bytes of a reason that is kept in the journal.
+pub const REASON_BYTES: usize = 2_000;
