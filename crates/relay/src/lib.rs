@@ -1,1 +1,32 @@
-//! Under construction.
+//! Fan-out and ingest of event logs.
+//!
+//! A relay takes events from wrappers over the *ingest link*, commits them to an [`store::EventStore`], acks after the
+//! commit, and gives them to any number of viewers over WebSocket, SSE or long poll, each of which is nothing but a
+//! cursor. What it does not do: it starts no agents, renders no HTML and keeps nothing that is not in the store.
+//!
+//! # Layers
+//! - The core, without features, is pure: no tokio, no axum, no clock. [`tail::Tail`] is the hot end of a log,
+//!   [`subscription::Subscription`] follows one log from a cursor, [`viewer::Viewer`] is one viewer's socket,
+//!   [`ingest::Ingest`] one wrapper's link, [`commands::CommandBook`] makes commands happen at most once. They take
+//!   `now` and say what to do next; **a machine is driven by calling `poll` until it returns `None` after each input**,
+//!   and calling `handle_time` when its `deadline` has come.
+//! - `server` (feature) drives them with axum: `server::Relay` and its router, `server::serve`, and `auth`.
+//! - `client` (feature) is the resuming Rust client.
+//! - `bin` (feature) is the standalone relay: `run`.
+//!
+//! `§n` cites `docs/protocol.md`.
+
+#[cfg(any(feature = "client", feature = "server"))]
+mod api;
+mod delivery;
+
+#[cfg(feature = "server")]
+pub mod auth;
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "server")]
+pub mod server;
+
+#[cfg(any(feature = "client", feature = "server"))]
+pub use api::{ApiError, AppendedAt, Presence, RelayApi};
+pub use delivery::Delivery;

@@ -1,0 +1,99 @@
+//! From credentials to a grant.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use protocol::Timestamp;
+
+use super::{AuthError, Claims, Grant, Keys, TicketBook};
+
+/// What a request brought along.
+#[derive(Clone, Copy, Default)]
+pub struct Credentials<'a> {
+    /// Of `Authorization: Bearer`.
+    pub bearer: Option<&'a str>,
+    /// Of the query `ticket=`, on routes that open a stream.
+    pub ticket: Option<&'a str>,
+    /// The whole `Cookie` header.
+    pub cookie: Option<&'a str>,
+    /// The `Origin` header.
+    pub origin: Option<&'a str>,
+}
+
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("bearer", &self.bearer.map(|_| "…"))
+            .field("ticket", &self.ticket.map(|_| "…"))
+            .field("cookie", &self.cookie.map(|_| "…"))
+            .field("origin", &self.origin)
+            .finish()
+    }
+}
+
+/// Decides what credentials are good for.
+///
+/// # Clauses
+/// 1. What is not known is refused.
+/// 2. Secrets are compared in constant time and appear in no error.
+/// 3. A ticket that is accepted has been consumed: of concurrent calls with one ticket, one succeeds.
+/// 4. It does not block: it is called on the runtime's threads.
+pub trait Authority: Send + Sync + fmt::Debug + 'static {
+    /// What these credentials are good for at `now`.
+    ///
+    /// # Errors
+    /// When they are good for nothing.
+    fn authenticate(&self, credentials: &Credentials<'_>, now: Timestamp) -> Result<Grant, AuthError>;
+}
+
+/// Knows every token that its [`Keys`] signed: wrapper, service and share tokens as bearer, tickets in the query. It
+/// knows no cookie.
+#[derive(Debug, Clone)]
+pub struct JwtAuthority {
+    keys: Keys,
+    tickets: Arc<TicketBook>,
+    revoked: Arc<RwLock<BTreeSet<String>>>,
+}
+
+impl JwtAuthority {
+    /// Of these keys; tickets are consumed in this book.
+    #[must_use]
+    pub fn new(keys: Keys, tickets: Arc<TicketBook>) -> Self {
+        Self { keys, tickets, revoked: Arc::default() }
+    }
+
+    /// Takes a share link back, by the `jti` of its claims.
+    pub fn revoke(&self, jti: &str) {
+        self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(jti.to_owned());
+    }
+
+    fn is_revoked(&self, jti: &str) -> bool {
+        self.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(jti)
+    }
+}
+
+impl Authority for JwtAuthority {
+    fn authenticate(&self, credentials: &Credentials<'_>, now: Timestamp) -> Result<Grant, AuthError> {
+        let (token, is_ticket) = match (credentials.bearer, credentials.ticket) {
+            (Some(token), _) => (token, false),
+            (None, Some(ticket)) => (ticket, true),
+            (None, None) => return Err(AuthError::Missing),
+        };
+        let claims = self.keys.verify(token)?;
+        if claims.expires() <= now {
+            return Err(AuthError::Expired);
+        }
+        match &claims {
+            Claims::Stream(ticket) => self.tickets.consume(ticket, credentials.origin, now)?,
+            Claims::Share(share) if self.is_revoked(&share.jti) => return Err(AuthError::Revoked),
+            // A share link is meant to be a link: its token may stand in the query.
+            Claims::Share(_) => {}
+            Claims::Ingest(_) | Claims::Service(_) if is_ticket => return Err(AuthError::Invalid),
+            Claims::Ingest(_) | Claims::Service(_) => {}
+        }
+        Ok(claims.into_grant())
+    }
+}
