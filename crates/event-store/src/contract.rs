@@ -189,6 +189,50 @@ pub struct Page {
     pub more: bool,
 }
 
+impl Page {
+    /// Takes as many of the log's next events as the limit allows, and at least one.
+    pub(crate) fn collect<'a>(
+        bounds: Bounds,
+        limit: ReadLimit,
+        rest: &mut dyn Iterator<Item = &'a Record>,
+    ) -> Self {
+        let mut room = Room::of(limit);
+        let mut page = Self { bounds, records: Vec::new(), more: false };
+        for record in rest {
+            if !room.take(record.envelope.len()) {
+                page.more = true;
+                break;
+            }
+            page.records.push(record.clone());
+        }
+        page
+    }
+}
+
+/// What a page still has room for.
+#[derive(Debug)]
+pub(crate) struct Room {
+    left: ReadLimit,
+    is_empty: bool,
+}
+
+impl Room {
+    pub(crate) fn of(limit: ReadLimit) -> Self {
+        Self { left: limit, is_empty: true }
+    }
+
+    /// Makes room for one more event; the first one always fits.
+    pub(crate) fn take(&mut self, bytes: usize) -> bool {
+        if !self.is_empty && (self.left.events == 0 || self.left.bytes < bytes) {
+            return false;
+        }
+        self.is_empty = false;
+        self.left.events = self.left.events.saturating_sub(1);
+        self.left.bytes = self.left.bytes.saturating_sub(bytes);
+        true
+    }
+}
+
 /// Where a log begins and ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {

@@ -9,8 +9,12 @@
 //! no clock.
 
 mod contract;
+mod epochs;
+mod memory;
+mod rules;
 
 pub use contract::{
     Append, AppendError, Appended, Bounds, EventStore, Head, LogSummary, Page, ProducerBatch, ProducerState, ReadError,
     ReadLimit, Record, Retention, RetentionPolicy, Snapshot, StoreError, Tail,
 };
+pub use memory::MemoryStore;
