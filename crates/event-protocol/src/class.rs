@@ -86,7 +86,9 @@ impl Key {
         let Some((other_kind, other_id)) = other.0.split_once('/') else { return false };
         match kind {
             "message" => other_kind == "part" && other_id.split('/').next() == Some(id),
-            "session" => matches!(other_kind, "status" | "turn" | "diff" | "todo" | "queue") && other_id == id,
+            "session" => {
+                matches!(other_kind, "status" | "turn" | "diff" | "todo" | "queue") && other_id == id
+            }
             _ => false,
         }
     }

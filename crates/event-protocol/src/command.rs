@@ -6,7 +6,9 @@ use serde_json::Value;
 use crate::{ErrorCode, IdError};
 
 /// Names one command, so that it is carried out at most once: 1 to 64 bytes of `[A-Za-z0-9_-]`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct CommandId(String);
 

@@ -6,7 +6,20 @@ use serde::{Deserialize, Serialize};
 
 /// Position of an event in its log: strictly increasing, never reused, given by the store at commit. The first event
 /// has 1; 0 is *before everything*. Not dense: compaction leaves holes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Seq(u64);
 
@@ -41,7 +54,9 @@ impl fmt::Display for Seq {
 
 /// The incarnation of a log: a log that was removed and made again, or restored from a backup, has another one, and a
 /// cursor of another epoch is not valid in it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Epoch(Arc<str>);
 

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// Why a request was refused: stable words, the same on HTTP, SSE and WebSocket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema, thiserror::Error)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema, thiserror::Error,
+)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorCode {
@@ -84,7 +86,9 @@ impl ErrorCode {
     #[must_use]
     pub fn close(self) -> CloseCode {
         match self {
-            Self::BadRequest | Self::Unsupported | Self::AlreadyAnswered | Self::Conflict => CloseCode::BAD_REQUEST,
+            Self::BadRequest | Self::Unsupported | Self::AlreadyAnswered | Self::Conflict => {
+                CloseCode::BAD_REQUEST
+            }
             Self::Unauthenticated => CloseCode::UNAUTHENTICATED,
             Self::Forbidden => CloseCode::FORBIDDEN,
             Self::UnknownLog | Self::NotFound => CloseCode::UNKNOWN_LOG,

@@ -44,6 +44,12 @@ impl RawData {
     }
 }
 
+impl From<&RawValue> for RawData {
+    fn from(raw: &RawValue) -> Self {
+        Self(raw.to_owned().into())
+    }
+}
+
 impl fmt::Debug for RawData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.json())
@@ -133,17 +139,18 @@ impl Event {
         Class::of(&self.kind)
     }
 
-    /// What it does to earlier events with its key (§3).
+    /// What it does to earlier events with its key (§3): nothing, if it has none.
     #[must_use]
     pub fn effect(&self) -> Effect {
-        Effect::of(&self.kind)
+        if self.key.is_none() { Effect::Append } else { Effect::of(&self.kind) }
     }
 
     /// The envelope as JSON: these bytes are stored and sent, live and replayed, over every transport.
     #[must_use]
     pub fn encode(&self) -> bytes::Bytes {
         let mut out = Vec::with_capacity(self.data.json().len() + 160);
-        serde_json::to_writer(&mut out, self).expect("an event serialises: its keys are strings and its data is JSON");
+        serde_json::to_writer(&mut out, self)
+            .expect("an event serialises: its keys are strings and its data is JSON");
         out.into()
     }
 }

@@ -7,6 +7,7 @@
 //! The normative text is `docs/protocol.md`; `§n` in these docs cites its sections.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod agent;
 mod class;
 pub mod codec;
 mod command;
@@ -16,7 +17,9 @@ mod event;
 pub mod frame;
 mod id;
 pub mod limits;
+pub mod model;
 mod time;
+pub mod view;
 
 pub use class::{Class, Classified, Effect, Key, classify, session_of};
 pub use command::{Answer, Command, CommandId, CommandResult, Delivery, ModelRef, PermissionReply, Prompt};

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{AgentId, Command, CommandId, ErrorCode, ErrorDetail, NewEvent, ProducerId, Seq, Timestamp, TownId, limits};
+use crate::{
+    AgentId, Command, CommandId, ErrorCode, ErrorDetail, NewEvent, ProducerId, Seq, Timestamp, TownId, limits,
+};
 
 /// What a wrapper says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{AgentId, Command, CommandId, Cursor, Epoch, ErrorCode, ErrorDetail, Event, LogId, Seq, Timestamp};
+use crate::{
+    AgentId, Command, CommandId, Cursor, Epoch, ErrorCode, ErrorDetail, Event, LogId, Seq, Timestamp,
+};
 
 /// What a viewer is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -166,7 +168,8 @@ impl<'de> Deserialize<'de> for PatchOp {
         use serde::de::Error;
         let mut items = Vec::<Option<String>>::deserialize(deserializer)?;
         let len = items.len();
-        let mut take = |i: usize| items.get_mut(i).and_then(Option::take).ok_or_else(|| D::Error::missing_field("op"));
+        let mut take =
+            |i: usize| items.get_mut(i).and_then(Option::take).ok_or_else(|| D::Error::missing_field("op"));
         match (take(0)?.as_str(), len) {
             ("replace", 3) => Ok(Self::Replace(take(1)?, take(2)?)),
             ("append", 3) => Ok(Self::Append(take(1)?, take(2)?)),

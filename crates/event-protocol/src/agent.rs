@@ -1,0 +1,131 @@
+//! The payloads of Gastown's own events: what its wrappers say of an agent (§3.1).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Timestamp, model::Usage};
+
+/// `agent.status`: what the agent does just now, its sub-agents included.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Status {
+    /// What it does.
+    pub state: State,
+    /// More of it, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What an agent does just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum State {
+    /// Its server is being started.
+    Starting,
+    /// It waits for a prompt.
+    Idle,
+    /// It works.
+    Busy,
+    /// It waits for a person: a permission, a question, the network.
+    Waiting,
+    /// A model call failed and is tried again.
+    Retrying,
+    /// It is being ended.
+    Stopping,
+    /// A word of a newer wrapper, or nothing was said yet.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// `agent.started`: the agent's server is up and its session is there.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Started {
+    /// The wrapper's generation.
+    pub generation: u64,
+    /// `opencode`, `kilo`, `acp`, `scripted`, `replay`.
+    pub runtime: String,
+    /// The runtime's version, as it says itself.
+    pub version: String,
+    /// The root session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The session was there before and goes on.
+    #[serde(default)]
+    pub resumed: bool,
+    /// The folder it works in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+}
+
+/// `agent.exited`: the agent ended as it was meant to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Exited {
+    /// Why: `stopped`, `drained`, `superseded`, `finished`, …
+    pub reason: String,
+    /// The exit code of its server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+}
+
+/// `agent.failed`: the agent could not be started, or its server died.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Failed {
+    /// What went wrong and what to do.
+    pub message: String,
+    /// The exit code of its server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The last lines that its server wrote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stderr: Vec<String>,
+}
+
+/// `agent.done`: the agent says that its work is done.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Done {
+    /// What came of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+}
+
+/// `agent.registered`, in a town's journal: there is an agent of this name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Registered {
+    /// Its name, for people.
+    pub name: String,
+    /// Its role: `mayor`, `polecat`, `refinery`, `witness`, `crew`.
+    pub role: String,
+    /// What runs it.
+    pub runtime: String,
+}
+
+/// `agent.usage`: what the agent cost by now, where its runtime does not say so per message.
+pub type AgentUsage = Usage;
+
+/// `wrapper.resumed`: a wrapper took up an agent that an earlier one, or an earlier link, left.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Resumed {
+    /// The wrapper's generation.
+    pub generation: u64,
+    /// What was left, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// `wrapper.lost`: nothing was heard of the agent's wrapper for too long (§10).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Lost {
+    /// Since then.
+    pub since: Timestamp,
+}
+
+/// `wrapper.events_dropped`: the wrapper could not keep these events (§6).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct EventsDropped {
+    /// The first number (`pseq`) that is missing.
+    pub from: u64,
+    /// The last one.
+    pub to: u64,
+    /// Why.
+    pub reason: String,
+}

@@ -1,0 +1,67 @@
+//! Notices of a view: what happened, rather than what is.
+
+use std::sync::Arc;
+
+use crate::{
+    Seq, Timestamp,
+    agent::{Done, EventsDropped, Exited, Failed, Lost, Resumed, Started},
+    frame::GapReason,
+    model::MessageError,
+};
+
+/// Something that happened, at its place in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notice {
+    /// The position of its event; of a gap: the last position before it.
+    pub seq: Seq,
+    /// The time of its event.
+    pub time: Timestamp,
+    /// The session it concerns.
+    pub session: Option<Arc<str>>,
+    /// What happened.
+    pub body: NoticeBody,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum NoticeBody {
+    /// A session reported an error (`session.error`); an abort is one too.
+    Error(MessageError),
+    /// The agent's server is up.
+    Started(Started),
+    /// The agent ended as it was meant to.
+    Exited(Exited),
+    /// The agent could not start, or its server died.
+    Failed(Failed),
+    /// The agent says that its work is done.
+    Done(Done),
+    /// A wrapper took the agent up again.
+    Resumed(Resumed),
+    /// Nothing was heard of the wrapper for too long.
+    Lost(Lost),
+    /// The wrapper could not keep events.
+    EventsDropped(EventsDropped),
+    /// Events that can no longer be had.
+    Gap {
+        /// The first position lost, where it is known.
+        from: Option<Seq>,
+        /// The last position lost, where it is known.
+        to: Option<Seq>,
+        /// Why.
+        reason: GapReason,
+    },
+    /// A payload that was not understood and speaks of nothing in particular.
+    Malformed {
+        /// The event's type.
+        kind: Arc<str>,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Notice {
+    pub(super) fn is_malformed(&self) -> bool {
+        matches!(self.body, NoticeBody::Malformed { .. })
+    }
+}
