@@ -1,1 +1,29 @@
-//! Under construction.
+//! The wrapper: owns one coding agent. It starts the agent's server, follows its events, numbers them, keeps them on
+//! disk until the relay has them, and carries out what the relay sends down the same link.
+//!
+//! What it does not do: it knows nothing of viewers, towns or other agents, and it never stops an agent because a link
+//! is down.
+//!
+//! - [`run`] is the whole wrapper, from [`Options`] to an [`Exit`]; [`Shutdown`] tells it to end.
+//! - [`runtime::AgentRuntime`] is what an agent is run with; a new kind of agent is one implementation of it.
+//! - [`guard`] is the small process between wrapper and agent server that leaves no orphan.
+//!
+//! The rules are pure and take [`Moment`]s; the drivers around them read the one [`Clock`].
+//!
+//! `§n` cites `docs/protocol.md`.
+
+mod clock;
+mod exit;
+mod guard;
+mod options;
+pub mod runtime;
+mod shutdown;
+mod wrapper;
+
+pub use clock::{Clock, Moment};
+pub use exit::Exit;
+pub use guard::{GuardArgs, guard};
+pub use options::{Options, OptionsError};
+pub use runtime::RuntimeKind;
+pub use shutdown::{Shutdown, ShutdownLevel, ShutdownTrigger};
+pub use wrapper::{RunError, run};

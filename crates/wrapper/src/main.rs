@@ -1,2 +1,2 @@
-//! Entry point.
+//! The thin `gastown-wrapper` binary.
 fn main() {}

@@ -1,0 +1,130 @@
+//! What a wrapper is told at its start (§10).
+
+use std::{path::PathBuf, time::Duration};
+
+use protocol::{AgentId, TownId};
+
+use crate::runtime::RuntimeKind;
+
+/// The arguments of a wrapper. The token comes from `GASTOWN_WRAPPER_TOKEN` or a file, never from an argument.
+#[derive(Debug, Clone, clap::Args)]
+#[non_exhaustive]
+pub struct Options {
+    /// The relay, as an http(s) or ws(s) URL without a path
+    #[arg(long, value_name = "URL")]
+    pub relay: String,
+    /// The agent that this wrapper owns
+    #[arg(long, alias = "agent-session", value_name = "ID")]
+    pub agent: AgentId,
+    /// The agent's town
+    #[arg(long, alias = "user-id", value_name = "ID", default_value = "main")]
+    pub town: TownId,
+    /// This run's generation; without it, one more than the last run's (a higher one supersedes)
+    #[arg(long, value_name = "N")]
+    pub generation: Option<u64>,
+    /// What the agent is run with
+    #[arg(long, value_enum, default_value_t = RuntimeKind::Opencode)]
+    pub runtime: RuntimeKind,
+    /// The folder the agent works in
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+    /// Where the wrapper keeps its outbox and its session id; two agents never share one
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// A file that holds the wrapper token; without it, GASTOWN_WRAPPER_TOKEN is read
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The agent server's binary, or a folder with node_modules in it; without it, PATH is searched
+    #[arg(long, value_name = "PATH")]
+    pub agent_bin: Option<PathBuf>,
+    /// The session to go on with; without it, the one of the last run, else a new one
+    #[arg(long, value_name = "ID")]
+    pub session_id: Option<String>,
+    /// The scenario that `--runtime scripted` plays
+    #[arg(long, value_name = "FILE")]
+    pub scenario: Option<PathBuf>,
+    /// The recording that `--runtime replay` plays
+    #[arg(long, value_name = "FILE")]
+    pub recording: Option<PathBuf>,
+    /// How fast a recording is played: a factor such as 4, `max`, or `step` (one event per prompt)
+    #[arg(long, value_name = "X", default_value = "1")]
+    pub speed: String,
+    /// Exit when the link has been down for so many seconds; without it, never
+    #[arg(long, value_name = "SECONDS")]
+    pub give_up_after: Option<u64>,
+    /// The command that runs the guard, as its words; without it, this program's own `guard` subcommand
+    #[arg(long, value_name = "WORD", num_args = 1.., value_terminator = ";", hide = true)]
+    pub guard_command: Vec<String>,
+}
+
+/// Why a wrapper cannot run with its options.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// No token was given.
+    #[error("no wrapper token: set GASTOWN_WRAPPER_TOKEN or give --token-file")]
+    NoToken,
+    /// The token file cannot be read.
+    #[error("the token file {path} cannot be read")]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The relay's URL is not understood.
+    #[error("{url:?} is not the URL of a relay: give http://host:port, https://, ws:// or wss://")]
+    Relay {
+        /// What was given.
+        url: String,
+    },
+    /// A runtime lacks an option that it needs.
+    #[error("--runtime {runtime} needs {option}")]
+    Missing {
+        /// The runtime.
+        runtime: &'static str,
+        /// The option.
+        option: &'static str,
+    },
+    /// An option has a value that is not understood.
+    #[error("{option} is {value:?}: {expected}")]
+    Invalid {
+        /// The option.
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What was expected.
+        expected: &'static str,
+    },
+}
+
+impl Options {
+    /// Options with what has no default; everything else as the command line has it by default.
+    #[must_use]
+    pub fn new(relay: impl Into<String>, agent: AgentId, town: TownId, state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            relay: relay.into(),
+            agent,
+            town,
+            generation: None,
+            runtime: RuntimeKind::Opencode,
+            dir: PathBuf::from("."),
+            state_dir: state_dir.into(),
+            token_file: None,
+            agent_bin: None,
+            session_id: None,
+            scenario: None,
+            recording: None,
+            speed: "1".to_owned(),
+            give_up_after: None,
+            guard_command: Vec::new(),
+        }
+    }
+
+    /// How long the link may be down before the wrapper ends.
+    #[must_use]
+    pub fn give_up_after(&self) -> Option<Duration> {
+        self.give_up_after.map(Duration::from_secs)
+    }
+}
