@@ -191,11 +191,7 @@ pub struct Page {
 
 impl Page {
     /// Takes as many of the log's next events as the limit allows, and at least one.
-    pub(crate) fn collect<'a>(
-        bounds: Bounds,
-        limit: ReadLimit,
-        rest: &mut dyn Iterator<Item = &'a Record>,
-    ) -> Self {
+    pub(crate) fn collect(bounds: Bounds, limit: ReadLimit, rest: &mut dyn Iterator<Item = &Record>) -> Self {
         let mut room = Room::of(limit);
         let mut page = Self { bounds, records: Vec::new(), more: false };
         for record in rest {

@@ -12,9 +12,13 @@ mod contract;
 mod epochs;
 mod memory;
 mod rules;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use contract::{
-    Append, AppendError, Appended, Bounds, EventStore, Head, LogSummary, Page, ProducerBatch, ProducerState, ReadError,
-    ReadLimit, Record, Retention, RetentionPolicy, Snapshot, StoreError, Tail,
+    Append, AppendError, Appended, Bounds, EventStore, Head, LogSummary, Page, ProducerBatch, ProducerState,
+    ReadError, ReadLimit, Record, Retention, RetentionPolicy, Snapshot, StoreError, Tail,
 };
 pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{Durability, OpenError, SqliteOptions, SqliteStore};

@@ -12,8 +12,8 @@ use protocol::{LogId, Seq, Timestamp};
 use tokio::sync::watch;
 
 use crate::{
-    Append, AppendError, Appended, Bounds, EventStore, Head, LogSummary, Page, ProducerState, ReadError, ReadLimit,
-    Record, RetentionPolicy, Snapshot, StoreError, Tail, epochs::Epochs, rules::LogState,
+    Append, AppendError, Appended, Bounds, EventStore, Head, LogSummary, Page, ProducerState, ReadError,
+    ReadLimit, Record, RetentionPolicy, Snapshot, StoreError, Tail, epochs::Epochs, rules::LogState,
 };
 
 /// Event logs in memory. Keeps every clause but durability: what it holds ends with it.
@@ -101,7 +101,8 @@ impl EventStore for MemoryStore {
 
     async fn read(&self, log: &LogId, after: Seq, limit: ReadLimit) -> Result<Page, ReadError> {
         self.with_log(log, |kept| {
-            let mut rest = kept.records.range((Bound::Excluded(after), Bound::Unbounded)).map(|(_, record)| record);
+            let mut rest =
+                kept.records.range((Bound::Excluded(after), Bound::Unbounded)).map(|(_, record)| record);
             Page::collect(kept.state.bounds(), limit, &mut rest)
         })
     }
@@ -111,7 +112,11 @@ impl EventStore for MemoryStore {
     }
 
     fn tail(&self, log: &LogId) -> Tail {
-        Tail::new(self.lock().by_name.entry(log.clone()).or_insert_with(Log::unknown).head.subscribe())
+        let by_name = &mut self.lock().by_name;
+        if by_name.len().is_power_of_two() {
+            forget_unused(by_name);
+        }
+        Tail::new(by_name.entry(log.clone()).or_insert_with(Log::unknown).head.subscribe())
     }
 
     async fn producer(&self, log: &LogId) -> Result<Option<ProducerState>, ReadError> {
@@ -132,8 +137,7 @@ impl EventStore for MemoryStore {
             entry.kept = None;
             entry.head.send_replace(None);
         }
-        // Names that nobody keeps or follows are forgotten, so that they do not add up.
-        logs.by_name.retain(|_, log| log.kept.is_some() || log.head.receiver_count() > 0);
+        forget_unused(&mut logs.by_name);
         Ok(())
     }
 
@@ -155,6 +159,11 @@ impl EventStore for MemoryStore {
         }
         Ok(pruned)
     }
+}
+
+/// Names that nobody keeps or follows do not add up.
+fn forget_unused(logs: &mut BTreeMap<LogId, Log>) {
+    logs.retain(|_, log| log.kept.is_some() || log.head.receiver_count() > 0);
 }
 
 impl Log {

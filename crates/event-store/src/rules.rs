@@ -10,7 +10,7 @@ use bytes::Bytes;
 use protocol::{Effect, Epoch, Event, Key, LogId, NewEvent, Seq, Timestamp, limits};
 
 pub(crate) use index::{Entry, Index};
-pub(crate) use producers::Producers;
+pub(crate) use producers::{ProducerChange, Producers};
 
 use crate::{Append, AppendError, Appended, Bounds, LogSummary, Record, Retention};
 
@@ -75,8 +75,10 @@ pub(crate) struct Change {
     pub(crate) floor: Seq,
     /// What the caller is told.
     pub(crate) appended: Appended,
-    /// Whether producers changed.
-    pub(crate) producers_changed: bool,
+    /// Bytes of envelopes that the floor took.
+    pub(crate) pruned_bytes: u64,
+    /// The newest producer, if it is other than before.
+    pub(crate) producer: Option<ProducerChange>,
 }
 
 impl LogState {
@@ -144,23 +146,23 @@ impl LogState {
         {
             return Err(AppendError::Conflict { log: log.clone(), expected, head: self.head });
         }
-        let (acked, producers_changed) = match (producer, admitted) {
+        let (acked, producer) = match (producer, admitted) {
             (Some(batch), Some(admission)) => {
-                let changed = self.producers.record(batch, admission.acked);
-                (admission.acked, changed)
+                (admission.acked, self.producers.record(batch, admission.acked))
             }
-            (None, _) | (_, None) => (0, false),
+            (None, _) | (_, None) => (0, None),
         };
         let appended = events.len();
         let (stored, obsolete) = self.push(events);
-        self.prune();
+        let pruned_bytes = self.prune();
         let stored = stored.into_iter().filter(|s| s.record.seq > self.floor).collect();
         Ok(Change {
             stored,
             obsolete,
             floor: self.floor,
             appended: Appended { epoch: self.epoch.clone(), head: self.head, appended, acked },
-            producers_changed,
+            pruned_bytes,
+            producer,
         })
     }
 
@@ -206,13 +208,16 @@ impl LogState {
         (stored, obsolete)
     }
 
-    /// Raises the floor until the log keeps to its retention. The newest event always stays.
-    fn prune(&mut self) {
+    /// Raises the floor until the log keeps to its retention; says how many bytes that took. The newest event always
+    /// stays.
+    fn prune(&mut self) -> u64 {
+        let before = self.index.bytes();
         let Retention { events, bytes, idle: _ } = self.retention;
         while self.index.events() > 1 && (self.index.events() > events || self.index.bytes() > bytes) {
-            let Some(oldest) = self.index.pop_oldest() else { return };
+            let Some(oldest) = self.index.pop_oldest() else { break };
             self.floor = oldest;
         }
+        before - self.index.bytes()
     }
 }
 

@@ -22,16 +22,20 @@ pub(crate) struct Admission {
     pub(crate) acked: u64,
 }
 
+/// What an append does to the producers of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProducerChange {
+    /// This one is to be kept.
+    pub(crate) newest: ProducerState,
+    /// This one is not kept any more.
+    pub(crate) forgotten: Option<ProducerId>,
+}
+
 impl Producers {
     /// From what was kept, in any order.
     pub(crate) fn restore(mut states: Vec<ProducerState>) -> Self {
         states.sort_by_key(|state| state.generation);
         Self(states)
-    }
-
-    /// All of them, the newest last.
-    pub(crate) fn all(&self) -> &[ProducerState] {
-        &self.0
     }
 
     /// The one that may append.
@@ -71,24 +75,17 @@ impl Producers {
         })
     }
 
-    /// Keeps what was admitted; says whether anything is different.
-    pub(crate) fn record(&mut self, batch: ProducerBatch, acked: u64) -> bool {
+    /// Keeps what was admitted; says what is different.
+    pub(crate) fn record(&mut self, batch: ProducerBatch, acked: u64) -> Option<ProducerChange> {
         let ProducerBatch { producer, generation, first: _ } = batch;
-        let state = ProducerState { producer, generation, acked };
-        if self.newest() == Some(&state) {
-            return false;
+        let newest = ProducerState { producer, generation, acked };
+        if self.newest() == Some(&newest) {
+            return None;
         }
-        self.0.retain(|known| known.producer != state.producer);
-        self.0.push(state);
-        if self.0.len() > REMEMBERED {
-            self.0.remove(0);
-        }
-        true
-    }
-
-    /// Whether `producer` is kept.
-    pub(crate) fn contains(&self, producer: &ProducerId) -> bool {
-        self.0.iter().any(|state| state.producer == *producer)
+        self.0.retain(|known| known.producer != newest.producer);
+        self.0.push(newest.clone());
+        let forgotten = (self.0.len() > REMEMBERED).then(|| self.0.remove(0).producer);
+        Some(ProducerChange { newest, forgotten })
     }
 }
 
@@ -133,7 +130,8 @@ mod tests {
     #[test]
     fn p7_a_hole_that_is_named_is_taken() {
         let producers = known(3, 10);
-        let drop = |from, to| vec![event("wrapper.events_dropped", &serde_json::json!({"from": from, "to": to}))];
+        let drop =
+            |from, to| vec![event("wrapper.events_dropped", &serde_json::json!({"from": from, "to": to}))];
         let admit = |events: &[NewEvent], first| producers.admit(&log(), &batch("p", 3, first), events);
         assert_eq!(admit(&drop(11, 20), 21).unwrap(), Admission { repeated: 0, acked: 21 });
         assert!(matches!(admit(&drop(12, 20), 21), Err(AppendError::Hole { acked: 10, first: 21, .. })));
@@ -164,12 +162,14 @@ mod tests {
     #[test]
     fn only_so_many_producers_are_remembered_and_the_newest_are() {
         let mut producers = Producers::default();
-        for generation in 1..=100 {
-            producers.record(batch(&format!("p{generation}"), generation, 1), generation);
+        let mut forgotten = Vec::new();
+        for generation in 1..=REMEMBERED as u64 + 2 {
+            let change = producers.record(batch(&format!("p{generation}"), generation, 1), generation);
+            forgotten.extend(change.unwrap().forgotten);
         }
-        assert_eq!(producers.all().len(), REMEMBERED);
-        assert!(!producers.contains(&"p36".parse().unwrap()) && producers.contains(&"p37".parse().unwrap()));
-        assert_eq!(producers.newest().map(|p| p.generation), Some(100));
+        assert_eq!(forgotten, ["p1".parse().unwrap(), "p2".parse().unwrap()]);
+        assert_eq!(producers.newest().map(|p| p.generation), Some(REMEMBERED as u64 + 2));
+        assert_eq!(producers.0.len(), REMEMBERED);
     }
 
     fn known(generation: u64, acked: u64) -> Producers {

@@ -1,0 +1,253 @@
+//! The durable backend: one SQLite database, one writer thread, some reader threads.
+
+mod file;
+mod group;
+mod live;
+mod options;
+mod readers;
+mod rows;
+mod writer;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+};
+
+use async_trait::async_trait;
+use protocol::{LogId, Seq, Timestamp};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use self::{
+    file::OpenError,
+    options::{Durability, SqliteOptions},
+};
+use self::{
+    group::Logs,
+    live::{HotLimit, LiveLogs, Published},
+    readers::ReadJob,
+    rows::Damaged,
+    writer::{Job, Writer},
+};
+use crate::{
+    Append, AppendError, Appended, Bounds, EventStore, LogSummary, Page, ProducerState, ReadError, ReadLimit,
+    Snapshot, StoreError, Tail, epochs::Epochs,
+};
+
+/// Appends that may wait for the writer before callers wait to hand theirs in: two full commits of single events.
+const WRITE_QUEUE: usize = 1024;
+/// Reads that may wait for a reader.
+const READ_QUEUE: usize = 256;
+
+/// Event logs in one SQLite database, which one process at a time may open.
+///
+/// Appends of all callers are committed in groups by one thread: a commit takes whatever waits while the one before it
+/// is being synced, so many callers share one sync. Newest events are read from memory, older ones by reader threads.
+/// Dropping a future of this store does not undo what it asked for.
+///
+/// An error of the disk (not: a full one) closes the handle, since nobody can tell then what a second try would find:
+/// every call fails with [`StoreError::Closed`] and every tail ends. Opening the store again recovers what is on disk.
+pub struct SqliteStore {
+    path: PathBuf,
+    live: Arc<LiveLogs>,
+    /// `None` once closed.
+    queues: Mutex<Option<Queues>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Has no sender any more when all threads have ended.
+    ended: watch::Receiver<()>,
+    /// Unlocked when the threads have ended.
+    lock: Mutex<Option<File>>,
+}
+
+#[derive(Clone)]
+struct Queues {
+    writes: mpsc::Sender<Job>,
+    reads: mpsc::Sender<ReadJob>,
+}
+
+impl SqliteStore {
+    /// Opens a database, or makes it where there is none. Blocks while it recovers from a crash: up to about a second.
+    ///
+    /// # Errors
+    /// When it is locked, no event store, of a newer schema, damaged, or cannot be read or written.
+    pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, OpenError> {
+        let file::Opened { path, writer: conn, readers, lock } = file::open(path.as_ref(), &options)?;
+        let hot = HotLimit { events: options.hot_events, bytes: options.hot_bytes };
+        let live = Arc::new(LiveLogs::new(hot));
+        show_logs(&path, &conn, &live)?;
+        let logs = Logs {
+            policy: options.retention,
+            epochs: Epochs::Random,
+            limit: options.open_logs.max(1),
+            open: HashMap::new(),
+            tick: 0,
+        };
+        let (writes, write_jobs) = mpsc::channel(WRITE_QUEUE);
+        let (reads, read_jobs) = mpsc::channel(READ_QUEUE);
+        let (alive, ended) = watch::channel(());
+        let store = Self {
+            path: path.clone(),
+            live: Arc::clone(&live),
+            queues: Mutex::new(Some(Queues { writes, reads })),
+            threads: Mutex::default(),
+            ended,
+            lock: Mutex::new(Some(lock)),
+        };
+        let writer = Writer::new(conn, path, live, logs);
+        let guard = alive.clone();
+        store.spawn("event-store-writer", move || {
+            writer.run(write_jobs);
+            drop(guard);
+        })?;
+        let read_jobs = Arc::new(Mutex::new(read_jobs));
+        for conn in readers {
+            let (read_jobs, guard) = (Arc::clone(&read_jobs), alive.clone());
+            store.spawn("event-store-reader", move || {
+                readers::run(&conn, &read_jobs);
+                drop((conn, guard));
+            })?;
+        }
+        Ok(store)
+    }
+
+    /// Finishes what is queued and closes the database. Later calls fail; dropping the store does the same, but blocks.
+    pub async fn close(&self) {
+        drop(locked(&self.queues).take());
+        let mut ended = self.ended.clone();
+        // Fails when the last thread has dropped its end, which is what is waited for.
+        while ended.changed().await.is_ok() {}
+        self.join();
+    }
+
+    fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
+        let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+        let thread = spawned.map_err(|source| OpenError::Io { path: self.path.clone(), source })?;
+        locked(&self.threads).push(thread);
+        Ok(())
+    }
+
+    fn join(&self) {
+        for thread in locked(&self.threads).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!(path = %self.path.display(), "a thread of the event store panicked");
+            }
+        }
+        self.live.close("it was closed");
+        drop(locked(&self.lock).take());
+    }
+
+    fn queues(&self) -> Result<Queues, StoreError> {
+        self.live.check_open()?;
+        locked(&self.queues).clone().ok_or_else(|| self.live.closed())
+    }
+
+    async fn write<T, E: From<StoreError>>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Job + Send,
+    ) -> Result<T, E> {
+        let (reply, answer) = oneshot::channel();
+        let writes = self.queues()?.writes;
+        writes.send(job(reply)).await.map_err(|_| self.live.closed())?;
+        drop(writes);
+        answer.await.map_err(|_| self.live.closed())?
+    }
+
+    async fn read_from_disk<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, ReadError>>) -> ReadJob + Send,
+    ) -> Result<T, ReadError> {
+        let (reply, answer) = oneshot::channel();
+        let reads = self.queues()?.reads;
+        reads.send(job(reply)).await.map_err(|_| self.live.closed())?;
+        drop(reads);
+        answer.await.map_err(|_| self.live.closed())?
+    }
+}
+
+/// Everything that is known of logs without their events, as the database has it.
+fn show_logs(path: &Path, conn: &rusqlite::Connection, live: &LiveLogs) -> Result<(), OpenError> {
+    let failed = |source| file::refine(path, source);
+    let damaged = |Damaged| file::damaged(path, "what it says of a log does not match its checksum");
+    for row in rows::load_logs(conn).map_err(failed)?.map_err(damaged)? {
+        let producers = rows::load_producers(conn, row.id).map_err(failed)?.map_err(damaged)?;
+        let producer = producers.newest().cloned();
+        live.publish(
+            &row.log,
+            Published { header: row.header, producer, records: Vec::new(), obsolete: Vec::new() },
+        );
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl EventStore for SqliteStore {
+    async fn append(&self, log: &LogId, batch: Append) -> Result<Appended, AppendError> {
+        let log = log.clone();
+        self.write(|reply| Job::Append { log, batch, reply }).await
+    }
+
+    async fn read(&self, log: &LogId, after: Seq, limit: ReadLimit) -> Result<Page, ReadError> {
+        if let Some(page) = self.live.page(log, after, limit)? {
+            return Ok(page);
+        }
+        let log = log.clone();
+        self.read_from_disk(|reply| ReadJob::Page { log, after, limit, reply }).await
+    }
+
+    async fn bounds(&self, log: &LogId) -> Result<Bounds, ReadError> {
+        Ok(self.live.header(log)?.bounds())
+    }
+
+    fn tail(&self, log: &LogId) -> Tail {
+        self.live.tail(log)
+    }
+
+    async fn producer(&self, log: &LogId) -> Result<Option<ProducerState>, ReadError> {
+        self.live.producer(log)
+    }
+
+    async fn snapshot(&self, log: &LogId) -> Result<Option<Snapshot>, ReadError> {
+        let log = log.clone();
+        self.read_from_disk(|reply| ReadJob::Snapshot { log, reply }).await
+    }
+
+    async fn put_snapshot(&self, log: &LogId, snapshot: Snapshot) -> Result<(), ReadError> {
+        let log = log.clone();
+        self.write(|reply| Job::PutSnapshot { log, snapshot, reply }).await
+    }
+
+    async fn remove(&self, log: &LogId) -> Result<(), StoreError> {
+        let log = log.clone();
+        self.write(|reply| Job::Remove { log, reply }).await
+    }
+
+    async fn list(&self) -> Result<Vec<LogSummary>, StoreError> {
+        self.live.check_open()?;
+        Ok(self.live.list())
+    }
+
+    async fn prune_idle(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.write(|reply| Job::PruneIdle { now, reply }).await
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        drop(locked(&self.queues).take());
+        self.join();
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Nothing panics while one of these locks is held, so a poisoned one still guards a whole value.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,226 @@
+//! The one thread that writes: it takes what waits, up to a bound, and commits it in one transaction.
+
+use std::{path::PathBuf, sync::Arc};
+
+use protocol::{LogId, Timestamp};
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    file::WAL_BYTES,
+    group::{Group, Logs, Outcome},
+    live::LiveLogs,
+};
+use crate::{Append, AppendError, Appended, ReadError, Snapshot, StoreError};
+
+/// Events in one commit at most, beyond its first job: enough to make the sync cheap, few enough to keep a commit short.
+const GROUP_EVENTS: usize = 512;
+/// Their bytes at most.
+const GROUP_BYTES: usize = 1024 * 1024;
+/// Commits between two looks at the size of the write-ahead log.
+const COMMITS_PER_WAL_CHECK: u32 = 256;
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    Append { log: LogId, batch: Append, reply: oneshot::Sender<Result<Appended, AppendError>> },
+    PutSnapshot { log: LogId, snapshot: Snapshot, reply: oneshot::Sender<Result<(), ReadError>> },
+    Remove { log: LogId, reply: oneshot::Sender<Result<(), StoreError>> },
+    PruneIdle { now: Timestamp, reply: oneshot::Sender<Result<u64, StoreError>> },
+}
+
+/// The state of the writer thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    pub(super) path: PathBuf,
+    pub(super) live: Arc<LiveLogs>,
+    pub(super) logs: Logs,
+    commits: u32,
+}
+
+/// What a failed transaction means for what comes after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    /// There is no space: this commit is refused, later ones may succeed.
+    Full,
+    /// What was written before may not be on disk, and a second try would not tell: only recovery does.
+    Fatal,
+    /// Something is wrong with one of the jobs.
+    Job,
+}
+
+impl Writer {
+    pub(super) fn new(conn: Connection, path: PathBuf, live: Arc<LiveLogs>, logs: Logs) -> Self {
+        Self { conn, path, live, logs, commits: 0 }
+    }
+
+    /// Works until every handle is gone and all that was queued is done, or until the disk fails.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(first) = jobs.blocking_recv() {
+            let mut size = Size::of(&first);
+            let mut waiting = vec![first];
+            while size.has_room()
+                && let Ok(job) = jobs.try_recv()
+            {
+                size.add(&Size::of(&job));
+                waiting.push(job);
+            }
+            if let Err(error) = self.commit(waiting) {
+                tracing::error!(%error, path = %self.path.display(), "the event store failed and is closed");
+                self.live.close("the disk failed; open it again");
+                // Jobs that still wait, and those of this group, learn it from their dropped replies.
+                return;
+            }
+        }
+        self.live.close("it was closed");
+    }
+
+    /// Commits the jobs together. An error is fatal.
+    fn commit(&mut self, jobs: Vec<Job>) -> rusqlite::Result<()> {
+        let error = match self.transact(&jobs) {
+            Ok(outcomes) => {
+                for (job, outcome) in jobs.into_iter().zip(outcomes) {
+                    reply(job, Ok(outcome));
+                }
+                return self.check_wal();
+            }
+            Err(error) => error,
+        };
+        match Failure::of(&error) {
+            Failure::Fatal => return Err(error),
+            Failure::Full => {
+                for job in jobs {
+                    reply(job, Err(StoreError::Full { source: None }));
+                }
+            }
+            Failure::Job if jobs.len() == 1 => {
+                for job in jobs {
+                    let source = error.to_string().into();
+                    reply(job, Err(StoreError::Backend { doing: "write", source }));
+                }
+            }
+            // One of them does not go: the others must not fail with it.
+            Failure::Job => {
+                for job in jobs {
+                    self.commit(vec![job])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One transaction; shows its effects once it is committed, and leaves no trace if it is not.
+    fn transact(&mut self, jobs: &[Job]) -> rusqlite::Result<Vec<Outcome>> {
+        let mut group = Group::new(&self.conn, &self.live, &mut self.logs);
+        let done = group.begin().and_then(|()| {
+            let outcomes =
+                jobs.iter().map(|job| group.carry_out(job)).collect::<rusqlite::Result<Vec<_>>>()?;
+            group.write_headers()?;
+            self.conn.execute_batch("COMMIT")?;
+            Ok(outcomes)
+        });
+        match done {
+            Ok(outcomes) => {
+                group.publish();
+                Ok(outcomes)
+            }
+            Err(error) => {
+                group.abandon();
+                // Some failures have rolled it back already.
+                if !self.conn.is_autocommit() {
+                    self.conn.execute_batch("ROLLBACK")?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Commits checkpoint by themselves, but readers can keep them from starting the log over for as long as one
+    /// begins before another ends. So beyond a size the writer waits for them.
+    fn check_wal(&mut self) -> rusqlite::Result<()> {
+        self.commits += 1;
+        if !self.commits.is_multiple_of(COMMITS_PER_WAL_CHECK) {
+            return Ok(());
+        }
+        let mut name = self.path.as_os_str().to_owned();
+        name.push("-wal");
+        if std::fs::metadata(&name).is_ok_and(|wal| wal.len() > WAL_BYTES) {
+            return self.conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+        }
+        Ok(())
+    }
+}
+
+impl Failure {
+    fn of(error: &rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::SystemIoFailure) => Self::Fatal,
+            Some(_) | None => Self::Job,
+        }
+    }
+}
+
+/// How much of a group's room something takes.
+#[derive(Debug)]
+struct Size {
+    events: usize,
+    bytes: usize,
+}
+
+impl Size {
+    fn of(job: &Job) -> Self {
+        match job {
+            Job::Append { batch, .. } => {
+                let bytes = batch.events.iter().map(|event| event.data.json().len()).sum();
+                Self { events: batch.events.len().max(1), bytes }
+            }
+            Job::PutSnapshot { snapshot, .. } => Self { events: 1, bytes: snapshot.data.len() },
+            Job::Remove { .. } | Job::PruneIdle { .. } => Self { events: 1, bytes: 0 },
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.bytes += other.bytes;
+    }
+
+    fn has_room(&self) -> bool {
+        self.events < GROUP_EVENTS && self.bytes < GROUP_BYTES
+    }
+}
+
+/// Answers a job. Who asked may be gone: what was committed stays committed.
+fn reply(job: Job, outcome: Result<Outcome, StoreError>) {
+    match (job, outcome) {
+        (Job::Append { reply, .. }, Ok(Outcome::Append(result))) => drop(reply.send(result)),
+        (Job::Append { reply, .. }, Err(error)) => drop(reply.send(Err(error.into()))),
+        (Job::PutSnapshot { reply, .. }, Ok(Outcome::PutSnapshot(result))) => drop(reply.send(result)),
+        (Job::PutSnapshot { reply, .. }, Err(error)) => drop(reply.send(Err(error.into()))),
+        (Job::Remove { reply, .. }, Ok(Outcome::Removed)) => drop(reply.send(Ok(()))),
+        (Job::Remove { reply, .. }, Err(error)) => drop(reply.send(Err(error))),
+        (Job::PruneIdle { reply, .. }, Ok(Outcome::Pruned(count))) => drop(reply.send(Ok(count))),
+        (Job::PruneIdle { reply, .. }, Err(error)) => drop(reply.send(Err(error))),
+        (job, Ok(outcome)) => unreachable!("{job:?} has the outcome of another job: {outcome:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_fatal_and_a_failed_sync_is() {
+        assert_eq!(of(ffi::SQLITE_FULL), Failure::Full);
+        assert_eq!(of(ffi::SQLITE_IOERR_FSYNC), Failure::Fatal);
+        assert_eq!(of(ffi::SQLITE_IOERR_WRITE), Failure::Fatal);
+        assert_eq!(of(ffi::SQLITE_CORRUPT), Failure::Job);
+    }
+
+    fn of(code: i32) -> Failure {
+        Failure::of(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None))
+    }
+}
