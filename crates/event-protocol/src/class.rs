@@ -183,6 +183,11 @@ const TABLE: &[Row] = &[
     Row("indexing.*", Class::Volatile, KeyFrom::None, Effect::Append),
 ];
 
+/// Every type that the table names; one that ends in `.*` stands for all below it.
+pub fn named_types() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|row| row.0)
+}
+
 fn row(kind: &str) -> &'static Row {
     const OTHER: &Row = &Row("*", Class::State, KeyFrom::None, Effect::Append);
     TABLE

@@ -21,7 +21,7 @@ pub mod model;
 mod time;
 pub mod view;
 
-pub use class::{Class, Classified, Effect, Key, classify, session_of};
+pub use class::{Class, Classified, Effect, Key, classify, named_types, session_of};
 pub use command::{Answer, Command, CommandId, CommandResult, Delivery, ModelRef, PermissionReply, Prompt};
 pub use cursor::{Cursor, CursorParseError, Epoch, Seq};
 pub use error_code::{CloseCode, ErrorBody, ErrorCode, ErrorDetail};

@@ -11,7 +11,7 @@ use super::{
     SessionView, Stated, TurnClosed, ask::AskEntry, session::SessionEntry,
 };
 use crate::{
-    Class, Effect, Event, Key, RawData, Seq,
+    Class, Event, Key, RawData, Seq,
     agent::{State, Status},
     model::{MessageError, PartBody},
 };
@@ -24,9 +24,6 @@ impl SessionView {
         }
         self.seq = event.seq;
         self.time = Some(event.time);
-        if let (Some(key), Effect::Replace) = (&event.key, event.effect()) {
-            self.removed.remove(key);
-        }
         match self.apply_to_entity(event) {
             Ok(()) => {}
             Err(reason) => {
@@ -355,6 +352,12 @@ struct StatusOf<'a> {
 struct TodosOf<'a> {
     #[serde(borrow)]
     todos: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct QueueOf<'a> {
+    #[serde(borrow)]
+    queued: &'a RawValue,
 }
 
 #[derive(Deserialize)]

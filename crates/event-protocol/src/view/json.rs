@@ -37,7 +37,7 @@ impl Serialize for SessionRef<'_> {
         out.serialize_field("turn_open", &self.is_turn_open())?;
         out.serialize_field("closed", &self.closed().map(|closed| &closed.reason))?;
         out.serialize_field("todos", self.todos())?;
-        out.serialize_field("queue", &self.queue())?;
+        out.serialize_field("queued", self.queued())?;
         out.serialize_field("usage", &self.usage())?;
         out.serialize_field("total_usage", &self.total_usage())?;
         out.serialize_field("changed", &self.changed())?;

@@ -27,7 +27,7 @@ pub(super) struct SessionEntry {
     pub(super) turn_open: bool,
     pub(super) closed: Option<TurnClosed>,
     pub(super) todos: Option<Stated<Vec<Todo>>>,
-    pub(super) queue: Option<Stated<()>>,
+    pub(super) queue: Option<Stated<Vec<String>>>,
     pub(super) diff: Option<Stated<()>>,
     pub(super) changed: Seq,
 }
@@ -144,10 +144,10 @@ impl<'v> SessionRef<'v> {
         self.entry.and_then(|entry| entry.todos.as_ref()).map_or(Seq::ZERO, |todos| todos.seq)
     }
 
-    /// The prompts that wait for the turn to end, as the server says it (`session.queue.changed`, kilo).
+    /// The messages that wait for the turn to end, by id, next first (`session.queue.changed`, kilo).
     #[must_use]
-    pub fn queue(&self) -> Option<&'v RawData> {
-        self.entry?.queue.as_ref().map(|queue| &queue.raw)
+    pub fn queued(&self) -> &'v [String] {
+        self.entry.and_then(|entry| entry.queue.as_ref()).map_or(&[], |queue| &queue.value)
     }
 
     /// What its turn changed in the files, as the server says it (`session.diff`); empty on all servers seen.
@@ -224,6 +224,7 @@ impl SessionEntry {
             self.info.as_ref().is_some_and(Stated::is_malformed),
             self.status.as_ref().is_some_and(Stated::is_malformed),
             self.todos.as_ref().is_some_and(Stated::is_malformed),
+            self.queue.as_ref().is_some_and(Stated::is_malformed),
         ]
         .into_iter()
         .filter(|malformed| *malformed)
