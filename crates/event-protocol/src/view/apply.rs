@@ -48,7 +48,8 @@ impl SessionView {
             "session.turn.close" => self.apply_turn_close(event)?,
             "session.diff" => self.entry(id_in(event, "diff")?, event.seq).diff = Some(kept(event)),
             "session.queue.changed" => {
-                self.entry(id_in(event, "queue")?, event.seq).queue = Some(kept(event))
+                self.entry(id_in(event, "queue")?, event.seq).queue =
+                    Some(stated(event, |p: QueueOf<'_>| p.queued));
             }
             "todo.updated" => {
                 self.entry(id_in(event, "todo")?, event.seq).todos =
