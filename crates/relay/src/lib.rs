@@ -18,7 +18,14 @@
 
 #[cfg(any(feature = "client", feature = "server"))]
 mod api;
+pub mod commands;
 mod delivery;
+pub mod filter;
+pub mod ingest;
+mod segment;
+pub mod subscription;
+pub mod tail;
+pub mod viewer;
 
 #[cfg(feature = "server")]
 pub mod auth;
@@ -30,3 +37,4 @@ pub mod server;
 #[cfg(any(feature = "client", feature = "server"))]
 pub use api::{ApiError, AppendedAt, Presence, RelayApi};
 pub use delivery::Delivery;
+pub use segment::Segment;
