@@ -8,6 +8,8 @@
 //! Time comes in with the events ([`protocol::NewEvent::time`]) and with [`EventStore::prune_idle`]; the backends read
 //! no clock.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod contract;
 mod epochs;
 mod memory;

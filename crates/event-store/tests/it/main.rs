@@ -1,0 +1,5 @@
+//! Tests of the backends through their public interface.
+
+mod memory;
+
+mod sqlite;

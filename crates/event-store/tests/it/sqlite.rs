@@ -1,0 +1,43 @@
+//! The conformance suite on [`SqliteStore`]: with its defaults, and with next to nothing in memory, so that every read
+//! comes from disk and every append loads its log.
+
+use gastown_event_store::{
+    RetentionPolicy, SqliteOptions, SqliteStore, conformance::Fixture, conformance_tests,
+    durable_conformance_tests,
+};
+
+mod with_defaults {
+    use super::*;
+    conformance_tests!(Sqlite::with(SqliteOptions::default()));
+    durable_conformance_tests!(Sqlite::with(SqliteOptions::default()));
+}
+
+mod with_nothing_in_memory {
+    use super::*;
+    conformance_tests!(Sqlite::with(cold()));
+    durable_conformance_tests!(Sqlite::with(cold()));
+}
+
+struct Sqlite {
+    directory: tempfile::TempDir,
+    options: SqliteOptions,
+}
+
+impl Sqlite {
+    fn with(options: SqliteOptions) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), options }
+    }
+}
+
+impl Fixture for Sqlite {
+    type Store = SqliteStore;
+
+    fn open(&mut self, policy: RetentionPolicy) -> SqliteStore {
+        SqliteStore::open(self.directory.path().join("events.db"), self.options.with_retention(policy))
+            .unwrap()
+    }
+}
+
+fn cold() -> SqliteOptions {
+    SqliteOptions::default().with_hot(0, 0).with_open_logs(1).with_readers(1)
+}
