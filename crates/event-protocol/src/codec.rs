@@ -21,6 +21,12 @@ pub enum DecodeError {
         /// Bytes allowed.
         limit: usize,
     },
+    /// Nested deeper than anything the protocol has.
+    #[error("the frame is nested deeper than {limit} levels")]
+    TooDeep {
+        /// Levels allowed.
+        limit: usize,
+    },
     /// Not JSON of the expected shape.
     #[error("the frame is not understood: {source}")]
     Malformed {
@@ -36,7 +42,7 @@ impl DecodeError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::TooLarge { .. } => ErrorCode::TooLarge,
-            Self::Malformed { .. } => ErrorCode::BadRequest,
+            Self::TooDeep { .. } | Self::Malformed { .. } => ErrorCode::BadRequest,
         }
     }
 }
@@ -49,10 +55,13 @@ pub trait Frame: Serialize + DeserializeOwned {
     /// Reads a frame.
     ///
     /// # Errors
-    /// When it is too large or not understood.
+    /// When it is too large, too deep or not understood.
     fn decode(text: &[u8]) -> Result<Self, DecodeError> {
         if text.len() > Self::MAX_BYTES {
             return Err(DecodeError::TooLarge { len: text.len(), limit: Self::MAX_BYTES });
+        }
+        if depth(text) > limits::JSON_DEPTH {
+            return Err(DecodeError::TooDeep { limit: limits::JSON_DEPTH });
         }
         Ok(serde_json::from_slice(text)?)
     }
@@ -60,6 +69,37 @@ pub trait Frame: Serialize + DeserializeOwned {
     /// Writes a frame.
     fn encode(&self) -> Bytes {
         serde_json::to_vec(self).expect("a frame serialises: its keys are strings").into()
+    }
+}
+
+/// How deep a JSON text is nested; of a text that is no JSON, at least as deep as a parser would get. Payloads are kept as
+/// text, so that the parser's own limit does not see into them.
+fn depth(text: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' => skip_string(&mut bytes),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
     }
 }
 

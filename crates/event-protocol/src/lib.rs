@@ -23,7 +23,7 @@ pub mod view;
 
 pub use class::{Class, Classified, Effect, Key, classify, named_types, session_of};
 pub use command::{Answer, Command, CommandId, CommandResult, Delivery, ModelRef, PermissionReply, Prompt};
-pub use cursor::{Cursor, CursorParseError, Epoch, Seq};
+pub use cursor::{Cursor, CursorParseError, Epoch, Seq, SeqError};
 pub use error_code::{CloseCode, ErrorBody, ErrorCode, ErrorDetail};
 pub use event::{Event, NewEvent, RawData};
 pub use id::{AgentId, IdError, LogId, ProducerId, SessionId, TownId};

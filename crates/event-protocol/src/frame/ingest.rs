@@ -1,15 +1,16 @@
 //! Frames between wrapper and relay (§6).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::tagged;
 use crate::{
     AgentId, Command, CommandId, ErrorCode, ErrorDetail, NewEvent, ProducerId, Seq, Timestamp, TownId, limits,
 };
 
 /// What a wrapper says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(remote = "Self", tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FromWrapper {
     /// First, always.
@@ -65,6 +66,28 @@ pub enum FromWrapper {
         /// Why.
         reason: String,
     },
+}
+
+impl Serialize for FromWrapper {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for FromWrapper {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Append {
+            first: u64,
+            events: Vec<NewEvent>,
+        }
+        tagged::read(
+            deserializer,
+            "append",
+            |Append { first, events }| Self::Append { first, events },
+            |json| Self::deserialize(json),
+        )
+    }
 }
 
 /// What a wrapper runs.

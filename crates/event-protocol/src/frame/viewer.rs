@@ -1,15 +1,16 @@
 //! Frames between relay and viewer (§5).
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::tagged;
 use crate::{
     AgentId, Command, CommandId, Cursor, Epoch, ErrorCode, ErrorDetail, Event, LogId, Seq, Timestamp,
 };
 
 /// What a viewer is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(remote = "Self", tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ToViewer {
     /// First, always.
@@ -117,6 +118,28 @@ pub enum ToViewer {
     },
 }
 
+impl Serialize for ToViewer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ToViewer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Events {
+            log: LogId,
+            events: Vec<Event>,
+        }
+        tagged::read(
+            deserializer,
+            "events",
+            |Events { log, events }| Self::Events { log, events },
+            |json| Self::deserialize(json),
+        )
+    }
+}
+
 /// Why events cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -153,7 +176,7 @@ pub enum PatchOp {
 }
 
 impl Serialize for PatchOp {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Replace(id, html) => ("replace", id, html).serialize(serializer),
             Self::Append(id, text) => ("append", id, text).serialize(serializer),
@@ -164,7 +187,7 @@ impl Serialize for PatchOp {
 }
 
 impl<'de> Deserialize<'de> for PatchOp {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         let mut items = Vec::<Option<String>>::deserialize(deserializer)?;
         let len = items.len();
@@ -238,7 +261,7 @@ pub enum StartAt {
 }
 
 impl Serialize for StartAt {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::After(cursor) => cursor.serialize(serializer),
             Self::Head => serde_json::json!({ "seq": "head" }).serialize(serializer),
@@ -247,7 +270,7 @@ impl Serialize for StartAt {
 }
 
 impl<'de> Deserialize<'de> for StartAt {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         let value = serde_json::Value::deserialize(deserializer)?;
         if value.get("seq").and_then(serde_json::Value::as_str) == Some("head") {
