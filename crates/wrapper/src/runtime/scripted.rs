@@ -342,7 +342,7 @@ impl Driver {
             }
             Command::Slash { .. } => return Err(CommandError::Unsupported { what: "take slash commands" }),
             Command::Revert { .. } => return Err(CommandError::Unsupported { what: "take files back" }),
-            _ => return Err(CommandError::Unsupported { what: "do that" }),
+            Command::Stop { .. } | Command::Ping | _ => return Err(CommandError::Unsupported { what: "do that" }),
         }
         Ok(None)
     }

@@ -69,7 +69,7 @@ impl ToolPart {
             start: emit.now,
             metadata: None,
         };
-        tool.show(emit, session, json!({ "status": "pending", "input": {}, "raw": "" }));
+        tool.show(emit, session, &json!({ "status": "pending", "input": {}, "raw": "" }));
         tool
     }
 
@@ -79,7 +79,7 @@ impl ToolPart {
             state["metadata"] = metadata.clone();
             state["title"] = json!(self.title);
         }
-        self.show(emit, session, state);
+        self.show(emit, session, &state);
     }
 
     pub(crate) fn completed(&self, emit: &mut Emit, session: &Session, output: &str, metadata: &Value) {
@@ -87,7 +87,7 @@ impl ToolPart {
             "status": "completed", "input": self.input, "output": output, "metadata": metadata, "title": self.title,
             "time": { "start": self.start.unix_ms(), "end": emit.now.unix_ms() },
         });
-        self.show(emit, session, state);
+        self.show(emit, session, &state);
     }
 
     pub(crate) fn failed(&self, emit: &mut Emit, session: &Session, error: &str) {
@@ -98,10 +98,10 @@ impl ToolPart {
         if let Some(metadata) = &self.metadata {
             state["metadata"] = metadata.clone();
         }
-        self.show(emit, session, state);
+        self.show(emit, session, &state);
     }
 
-    fn show(&self, emit: &mut Emit, session: &Session, state: Value) {
+    fn show(&self, emit: &mut Emit, session: &Session, state: &Value) {
         let body = json!({ "type": "tool", "tool": self.name, "callID": self.call, "state": state });
         emit.part(session, &self.message, &self.part, body);
     }

@@ -46,7 +46,7 @@ struct Frame {
 enum Kind {
     Turn,
     /// A sub-agent, with its session.
-    Task(Session),
+    Task(Box<Session>),
     /// The summary that replaces what was said.
     Compaction,
 }
@@ -516,7 +516,7 @@ fn session<'a>(kind: &'a mut Kind, below: &'a mut [Frame], root: &'a mut Session
         .iter_mut()
         .rev()
         .find_map(|frame| match &mut frame.kind {
-            Kind::Task(session) => Some(session),
+            Kind::Task(session) => Some(session.as_mut()),
             Kind::Turn | Kind::Compaction => None,
         })
         .unwrap_or(root)
@@ -592,5 +592,5 @@ fn delegate(emit: &mut Emit, session: &Session, message: &str, task: &Task) -> (
     emit.part(&child, &user.id, &id, json!({ "type": "text", "text": prompt }));
     emit.event("session.turn.open", Some(&child.id), &json!({ "sessionID": child.id }));
     emit.busy(&child);
-    (Frame::new(Kind::Task(child), user, &task.steps), part)
+    (Frame::new(Kind::Task(Box::new(child)), user, &task.steps), part)
 }
