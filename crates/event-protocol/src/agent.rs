@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Timestamp, model::Usage};
 
 /// `agent.status`: what the agent does just now, its sub-agents included.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Status {
     /// What it does.
     pub state: State,
@@ -15,7 +15,7 @@ pub struct Status {
 }
 
 /// What an agent does just now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum State {
@@ -38,7 +38,7 @@ pub enum State {
 }
 
 /// `agent.started`: the agent's server is up and its session is there.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Started {
     /// The wrapper's generation.
     pub generation: u64,
@@ -58,7 +58,7 @@ pub struct Started {
 }
 
 /// `agent.exited`: the agent ended as it was meant to.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Exited {
     /// Why: `stopped`, `drained`, `superseded`, `finished`, …
     pub reason: String,
@@ -68,7 +68,7 @@ pub struct Exited {
 }
 
 /// `agent.failed`: the agent could not be started, or its server died.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Failed {
     /// What went wrong and what to do.
     pub message: String,
@@ -81,7 +81,7 @@ pub struct Failed {
 }
 
 /// `agent.done`: the agent says that its work is done.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Done {
     /// What came of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -89,7 +89,7 @@ pub struct Done {
 }
 
 /// `agent.registered`, in a town's journal: there is an agent of this name.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Registered {
     /// Its name, for people.
     pub name: String,
@@ -103,7 +103,7 @@ pub struct Registered {
 pub type AgentUsage = Usage;
 
 /// `wrapper.resumed`: a wrapper took up an agent that an earlier one, or an earlier link, left.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Resumed {
     /// The wrapper's generation.
     pub generation: u64,
@@ -113,14 +113,14 @@ pub struct Resumed {
 }
 
 /// `wrapper.lost`: nothing was heard of the agent's wrapper for too long (§10).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
     /// Since then.
     pub since: Timestamp,
 }
 
 /// `wrapper.events_dropped`: the wrapper could not keep these events (§6).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EventsDropped {
     /// The first number (`pseq`) that is missing.
     pub from: u64,

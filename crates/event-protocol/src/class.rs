@@ -302,3 +302,126 @@ fn key_of(from: KeyFrom, ids: &Ids<'_>) -> Option<Key> {
 fn join(parts: &[&str]) -> Key {
     Key::new(&parts.join("/"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_covers_its_parts_and_nothing_else() {
+        assert!(covers("message/m", "message/m"));
+        assert!(covers("message/m", "part/m/p"));
+        for other in ["part/mm/p", "part/n/m", "message/mm", "part/m", "session/m", "m", ""] {
+            assert_eq!(covers("message/m", other), other == "part/m", "{other}");
+        }
+    }
+
+    #[test]
+    fn a_session_covers_what_is_kept_under_its_id() {
+        for kind in ["session", "status", "turn", "diff", "todo", "queue"] {
+            assert!(covers("session/s", &format!("{kind}/s")), "{kind}");
+            assert!(!covers("session/s", &format!("{kind}/s2")), "{kind}");
+        }
+        for other in ["message/s", "part/s/s", "permission/s", "agent/status", "network/s"] {
+            assert!(!covers("session/s", other), "{other}");
+        }
+    }
+
+    #[test]
+    fn other_keys_cover_themselves_only() {
+        for key in ["part/m/p", "permission/p", "agent/status", "odd", ""] {
+            assert!(covers(key, key), "{key}");
+            assert!(!covers(key, "part/m/other"), "{key}");
+        }
+    }
+
+    #[test]
+    fn old_and_new_servers_give_the_same_keys_and_sessions() {
+        let cases = [
+            (
+                "session.updated",
+                r#"{"info":{"id":"s"}}"#,
+                r#"{"sessionID":"s","info":{"id":"s"}}"#,
+                "session/s",
+            ),
+            (
+                "message.updated",
+                r#"{"info":{"id":"m","sessionID":"s"}}"#,
+                r#"{"sessionID":"s","info":{"id":"m","sessionID":"s"}}"#,
+                "message/m",
+            ),
+            (
+                "message.part.updated",
+                r#"{"part":{"id":"p","messageID":"m","sessionID":"s"}}"#,
+                r#"{"sessionID":"s","part":{"id":"p","messageID":"m","sessionID":"s"},"time":1}"#,
+                "part/m/p",
+            ),
+        ];
+        for (kind, old, new, key) in cases {
+            for data in [old, new] {
+                let session = session_of(kind, data);
+                assert_eq!(session.as_deref(), Some("s"), "{kind} {data}");
+                assert_eq!(
+                    classify(kind, session.as_deref(), data).key,
+                    Some(Key::new(key)),
+                    "{kind} {data}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_has_the_key_of_what_was_asked() {
+        let asked = classify("permission.asked", None, r#"{"id":"per_1"}"#);
+        let replied = classify("permission.replied", None, r#"{"id":"evt_9","requestID":"per_1"}"#);
+        assert_eq!(asked.key, replied.key);
+        assert_eq!(replied.effect, Effect::Replace);
+    }
+
+    #[test]
+    fn an_id_of_info_is_a_session_only_where_info_is_one() {
+        assert_eq!(session_of("session.updated", r#"{"info":{"id":"s"}}"#).as_deref(), Some("s"));
+        assert_eq!(session_of("message.updated", r#"{"info":{"id":"m"}}"#), None);
+    }
+
+    #[test]
+    fn without_its_ids_an_event_has_no_key_and_no_effect() {
+        for data in ["{}", "null", "7", r#"{"part":{"id":"p"}}"#, r#"{"part":[]}"#, "not json", ""] {
+            let classified = classify("message.part.updated", None, data);
+            assert_eq!((classified.key, classified.effect), (None, Effect::Append), "{data}");
+        }
+    }
+
+    #[test]
+    fn ids_with_escapes_are_read() {
+        let data = r#"{"messageID":"m\u0031","partID":"p\"","field":"text","delta":""}"#;
+        assert_eq!(classify("message.part.delta", None, data).key, Some(Key::new("part/m1/p\"")));
+    }
+
+    #[test]
+    fn a_type_without_a_row_is_kept_as_state() {
+        let classified = classify("session.next.levitated", Some("s"), "{}");
+        assert_eq!(classified, Classified { class: Class::State, key: None, effect: Effect::Append });
+        assert!(!Class::is_named("session.next.levitated"));
+    }
+
+    #[test]
+    fn a_glob_needs_the_dot_and_something_after_it() {
+        assert_eq!(Class::of("lsp.client.diagnostics"), Class::Volatile);
+        assert_eq!(Class::of("lspx.updated"), Class::State);
+        assert!(!Class::is_named("mcpx"));
+    }
+
+    #[test]
+    fn outcomes_have_neither_key_nor_replacement() {
+        for Row(kind, class, from, effect) in TABLE {
+            if *class == Class::Outcome {
+                assert!(matches!(from, KeyFrom::None) && *effect == Effect::Append, "{kind}");
+            }
+        }
+    }
+
+    fn covers(key: &str, other: &str) -> bool {
+        Key::new(key).covers(&Key::new(other))
+    }
+}

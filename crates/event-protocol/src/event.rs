@@ -154,3 +154,69 @@ impl Event {
         out.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn p9_an_envelope_has_the_same_bytes_after_being_read() {
+        let event = event(r#"{ "sessionID":"ses_1",  "odd": 1.50, "x":"\u00e9" }"#).at(Seq::new(7));
+        let bytes = event.encode();
+        let read: Event = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(read, event);
+        assert_eq!(read.encode(), bytes);
+    }
+
+    #[test]
+    fn the_envelope_is_the_one_of_the_document() {
+        let event = event(r#"{"sessionID":"ses_1","todos":[]}"#).at(Seq::new(41));
+        assert_eq!(
+            event.encode(),
+            r#"{"seq":41,"time":"2026-11-20T18:23:04.413Z","type":"todo.updated","session":"ses_1","key":"todo/ses_1","data":{"sessionID":"ses_1","todos":[]}}"#
+        );
+    }
+
+    #[test]
+    fn what_there_is_not_is_absent() {
+        let event = NewEvent { session: None, kind: "file.edited".into(), ..event(r#"{"file":"a"}"#) }
+            .at(Seq::new(1));
+        let text = String::from_utf8(event.encode().to_vec()).unwrap();
+        assert!(!text.contains("session") && !text.contains("key"), "{text}");
+        assert_eq!(event.effect(), Effect::Append);
+    }
+
+    #[test]
+    fn an_event_without_a_key_replaces_nothing() {
+        let event = NewEvent { session: None, ..event("{}") }.at(Seq::new(1));
+        assert_eq!((event.key.as_ref(), event.effect()), (None, Effect::Append));
+    }
+
+    #[test]
+    fn data_must_be_one_json_value() {
+        for refused in ["", "{", "{} {}", "nul", "\u{feff}{}"] {
+            assert!(RawData::from_json(refused).is_err(), "{refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_survives_its_envelope(seq in 1_u64..1 << 53, ms in 0_i64..4_102_444_800_000, text in "\\PC{0,30}", kind in "[a-z.]{1,20}") {
+            let data = RawData::of(&serde_json::json!({ "id": text, "sessionID": text })).unwrap();
+            let time = Timestamp::from_unix_ms(ms);
+            let event = NewEvent { time, kind: kind.as_str().into(), session: Some(text.as_str().into()), data }.at(Seq::new(seq));
+            prop_assert_eq!(serde_json::from_slice::<Event>(&event.encode()).unwrap(), event);
+        }
+    }
+
+    fn event(data: &str) -> NewEvent {
+        NewEvent {
+            time: Timestamp::from_unix_ms(1_795_198_984_413),
+            kind: "todo.updated".into(),
+            session: Some("ses_1".into()),
+            data: RawData::from_json(data).unwrap(),
+        }
+    }
+}

@@ -209,3 +209,63 @@ impl schemars::JsonSchema for LogId {
         schemars::json_schema!({ "type": "string", "pattern": "^(agent|town)/[A-Za-z0-9_-]{1,64}$" })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_id_has_1_to_64_bytes() {
+        assert_eq!("".parse::<AgentId>(), Err(IdError::Empty { what: "an agent id" }));
+        assert!("a".repeat(64).parse::<AgentId>().is_ok());
+        assert_eq!("a".repeat(65).parse::<AgentId>(), Err(IdError::TooLong { what: "an agent id", len: 65 }));
+    }
+
+    #[test]
+    fn an_id_holds_letters_digits_underscores_and_dashes() {
+        assert!("aZ09_-".parse::<TownId>().is_ok());
+        for found in ['.', '/', ' ', '%', '\0', 'é', '\n', ':'] {
+            let error = format!("a{found}").parse::<TownId>().unwrap_err();
+            assert_eq!(error, IdError::Character { what: "a town id", found });
+        }
+    }
+
+    #[test]
+    fn a_log_is_an_agents_or_a_towns() {
+        assert_eq!("agent/a1".parse(), Ok(LogId::Agent("a1".parse().unwrap())));
+        assert_eq!("town/main".parse(), Ok(LogId::Town("main".parse().unwrap())));
+        for refused in ["", "agent", "agent/", "Agent/a", "rig/a", "agent/a/b", "/a", "agent/ä"] {
+            assert!(refused.parse::<LogId>().is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_id_in_json_says_what_is_wrong() {
+        let error = serde_json::from_str::<AgentId>("\"a b\"").unwrap_err().to_string();
+        assert!(
+            error.starts_with("an agent id may hold only letters, digits, `_` and `-`, not ' '"),
+            "{error}"
+        );
+        assert!(serde_json::from_str::<AgentId>("7").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_survives_its_text_and_its_json(text in "[A-Za-z0-9_-]{1,64}") {
+            let id: ProducerId = text.parse().unwrap();
+            prop_assert_eq!(id.to_string(), text.clone());
+            let log = LogId::Agent(text.parse().unwrap());
+            prop_assert_eq!(log.to_string().parse::<LogId>().unwrap(), log.clone());
+            let json = serde_json::to_string(&log).unwrap();
+            prop_assert_eq!(serde_json::from_str::<LogId>(&json).unwrap(), log);
+        }
+
+        #[test]
+        fn no_text_makes_an_id_panic(text in "\\PC{0,80}") {
+            let _ = text.parse::<SessionId>();
+            let _ = text.parse::<LogId>();
+        }
+    }
+}

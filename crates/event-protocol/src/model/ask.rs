@@ -7,7 +7,7 @@ use super::wire;
 use crate::Timestamp;
 
 /// May I? (`permission.asked`)
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Permission {
     /// Its id.
@@ -29,7 +29,7 @@ pub struct Permission {
 }
 
 /// The tool call that waits for an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ToolCall {
     /// The message it is in.
@@ -41,7 +41,7 @@ pub struct ToolCall {
 }
 
 /// What do you want? (`question.asked`)
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Question {
     /// Its id.
@@ -57,7 +57,7 @@ pub struct Question {
 }
 
 /// One question.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct QuestionInfo {
     /// The question.
@@ -71,7 +71,7 @@ pub struct QuestionInfo {
 }
 
 /// One answer to choose.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct QuestionOption {
     /// The answer.
@@ -81,7 +81,7 @@ pub struct QuestionOption {
 }
 
 /// The provider cannot be reached: go on? (`session.network.asked`, kilo)
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Network {
     /// Its id.
@@ -99,11 +99,10 @@ pub struct Network {
 }
 
 /// When something was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AskedAt {
     /// At this time.
     #[serde(deserialize_with = "wire::read_time", serialize_with = "wire::write_time")]
-    #[schemars(with = "Option<i64>")]
     pub created: Option<Timestamp>,
 }

@@ -8,7 +8,7 @@ use crate::Timestamp;
 
 /// A message as the agent server describes it (`info` of `message.updated`). Fields of one role only are absent in the
 /// other.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Message {
     /// Its id.
@@ -74,7 +74,7 @@ impl Message {
 }
 
 /// Who said something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Role {
@@ -89,12 +89,11 @@ pub enum Role {
 }
 
 /// Times of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MessageTime {
     /// When it was made.
     #[serde(deserialize_with = "wire::read_time", serialize_with = "wire::write_time")]
-    #[schemars(with = "Option<i64>")]
     pub created: Option<Timestamp>,
     /// When it was complete.
     #[serde(
@@ -102,12 +101,11 @@ pub struct MessageTime {
         serialize_with = "wire::write_time",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(with = "Option<i64>")]
     pub completed: Option<Timestamp>,
 }
 
 /// What a turn changed.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MessageSummary {
     /// Per file.
@@ -115,7 +113,7 @@ pub struct MessageSummary {
 }
 
 /// What was changed in one file.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FileDiff {
     /// The file, relative to the session's folder.
@@ -134,7 +132,7 @@ pub struct FileDiff {
 }
 
 /// What went wrong: `{name, data: {message, …}}`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MessageError {
     /// Which kind: `APIError`, `MessageAbortedError`, `UnknownError`, …

@@ -7,24 +7,20 @@ use super::{MessageError, ModelInUse, Tokens, ToolPart, wire};
 use crate::Timestamp;
 
 /// A part of a message: its ids, and what it is.
-#[derive(Debug, Clone, PartialEq, schemars::JsonSchema)]
-#[schemars(transparent)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Part {
     /// Its id; parts of a message are in the order of their ids.
-    #[schemars(skip)]
     pub id: String,
     /// Its message.
-    #[schemars(skip)]
     pub message_id: String,
     /// Its session.
-    #[schemars(skip)]
     pub session_id: String,
     /// What it is.
     pub body: PartBody,
 }
 
 /// What a part is (`type`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum PartBody {
@@ -58,7 +54,7 @@ pub enum PartBody {
 }
 
 /// Text or reasoning.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TextPart {
     /// The text: Markdown.
@@ -86,7 +82,7 @@ impl TextPart {
 }
 
 /// When something began and ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PartTime {
     /// When it began.
@@ -95,7 +91,6 @@ pub struct PartTime {
         serialize_with = "wire::write_time",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(with = "Option<i64>")]
     pub start: Option<Timestamp>,
     /// When it ended.
     #[serde(
@@ -103,12 +98,11 @@ pub struct PartTime {
         serialize_with = "wire::write_time",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(with = "Option<i64>")]
     pub end: Option<Timestamp>,
 }
 
 /// A file.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FilePart {
     /// Its media type.
@@ -124,7 +118,7 @@ pub struct FilePart {
 }
 
 /// A model call begins.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StepStartPart {
     /// The state of the files.
@@ -133,7 +127,7 @@ pub struct StepStartPart {
 }
 
 /// A model call ended.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StepFinishPart {
     /// Why: `stop`, `tool-calls`, `length`, …
@@ -149,7 +143,7 @@ pub struct StepFinishPart {
 }
 
 /// Files were changed.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PatchPart {
     /// The state of the files before.
@@ -159,7 +153,7 @@ pub struct PatchPart {
 }
 
 /// The state of the files.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SnapshotPart {
     /// Its name.
@@ -167,7 +161,7 @@ pub struct SnapshotPart {
 }
 
 /// One of the server's agents.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AgentPart {
     /// Its name.
@@ -175,7 +169,7 @@ pub struct AgentPart {
 }
 
 /// A model call is tried again.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RetryPart {
     /// Which try this was, from 1.
@@ -186,7 +180,7 @@ pub struct RetryPart {
 }
 
 /// A sub-agent that the prompt starts.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SubtaskPart {
     /// Its prompt.
@@ -201,7 +195,7 @@ pub struct SubtaskPart {
 }
 
 /// The session was condensed.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CompactionPart {
     /// By the server, because the context was full.

@@ -6,7 +6,7 @@ use super::{Tokens, wire};
 use crate::Timestamp;
 
 /// A session as the agent server describes it (`info` of `session.created` and `session.updated`).
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Session {
     /// Its id.
@@ -46,7 +46,7 @@ pub struct Session {
 }
 
 /// A model, as a session names it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelInUse {
     /// Its name at its provider (`id` in a session, `modelID` in a message).
@@ -61,16 +61,14 @@ pub struct ModelInUse {
 }
 
 /// Times of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SessionTime {
     /// When it was made.
     #[serde(deserialize_with = "wire::read_time", serialize_with = "wire::write_time")]
-    #[schemars(with = "Option<i64>")]
     pub created: Option<Timestamp>,
     /// When it changed last.
     #[serde(deserialize_with = "wire::read_time", serialize_with = "wire::write_time")]
-    #[schemars(with = "Option<i64>")]
     pub updated: Option<Timestamp>,
     /// When it was put away.
     #[serde(
@@ -78,12 +76,11 @@ pub struct SessionTime {
         serialize_with = "wire::write_time",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(with = "Option<i64>")]
     pub archived: Option<Timestamp>,
 }
 
 /// Files a session changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SessionSummary {
     /// Lines added.
@@ -98,7 +95,7 @@ pub struct SessionSummary {
 }
 
 /// How far a session was taken back.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Revert {
     /// The first message taken back.
@@ -116,7 +113,7 @@ pub struct Revert {
 }
 
 /// What a session does just now (`status` of `session.status`).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SessionStatus {
@@ -135,7 +132,6 @@ pub enum SessionStatus {
         message: String,
         /// When the next try is.
         #[serde(default, deserialize_with = "wire::read_time", serialize_with = "wire::write_time")]
-        #[schemars(with = "Option<i64>")]
         next: Option<Timestamp>,
     },
     /// The provider cannot be reached, and a person is asked what to do (kilo).
@@ -161,7 +157,7 @@ impl SessionStatus {
 }
 
 /// One line of a session's to-do list.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Todo {
     /// Its id, where the server gives one.

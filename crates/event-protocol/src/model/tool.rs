@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::PartTime;
 
 /// A tool call.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ToolPart {
     /// The tool: `bash`, `edit`, `write`, `read`, `grep`, `todowrite`, `task`, `question`, `<mcp server>_<tool>`, …
@@ -22,7 +22,7 @@ pub struct ToolPart {
 }
 
 /// How far a tool call is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ToolState {
@@ -40,7 +40,7 @@ pub enum ToolState {
 }
 
 /// A call that the model is still writing.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ToolStatePending {
     /// The arguments, as far as they are known: `{}` on all servers seen.
@@ -50,7 +50,7 @@ pub struct ToolStatePending {
 }
 
 /// A call that runs.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ToolStateRunning {
     /// The arguments.
@@ -66,7 +66,7 @@ pub struct ToolStateRunning {
 }
 
 /// A call that is done.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ToolStateCompleted {
     /// The arguments.
@@ -86,7 +86,7 @@ pub struct ToolStateCompleted {
 }
 
 /// A call that failed.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ToolStateError {
     /// The arguments.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::wire;
 
 /// Tokens of one or more model calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tokens {
     /// Read by the model, without what came from its cache.
@@ -24,7 +24,7 @@ pub struct Tokens {
 }
 
 /// Tokens of the provider's cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CacheTokens {
     /// Read from it.
@@ -56,7 +56,7 @@ impl AddAssign for Tokens {
 }
 
 /// Tokens and their price.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
     /// The tokens.
