@@ -229,3 +229,6 @@ impl SessionView {
         *self = Self { notices: vec![notice], ..Self::default() };
     }
 }
+
+#[cfg(test)]
+mod tests;
