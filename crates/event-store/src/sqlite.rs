@@ -6,6 +6,7 @@ mod live;
 mod options;
 mod readers;
 mod rows;
+mod sound;
 mod writer;
 
 use std::{
@@ -30,6 +31,7 @@ use self::{
     live::{HotLimit, LiveLogs, Published},
     readers::ReadJob,
     rows::Damaged,
+    sound::Sound,
     writer::{Job, Writer},
 };
 use crate::{
@@ -102,11 +104,11 @@ impl SqliteStore {
             writer.run(write_jobs);
             drop(guard);
         })?;
-        let read_jobs = Arc::new(Mutex::new(read_jobs));
+        let shared = Arc::new((Sound::default(), Mutex::new(read_jobs)));
         for conn in readers {
-            let (read_jobs, guard) = (Arc::clone(&read_jobs), alive.clone());
+            let (shared, guard) = (Arc::clone(&shared), alive.clone());
             store.spawn("event-store-reader", move || {
-                readers::run(&conn, &read_jobs);
+                readers::run(&conn, &shared.0, &shared.1);
                 drop((conn, guard));
             })?;
         }
@@ -136,7 +138,12 @@ impl SqliteStore {
             }
         }
         self.live.close("it was closed");
-        drop(locked(&self.lock).take());
+        // Dropping the file would leave the lock to a child that was forked and has not called exec yet.
+        if let Some(lock) = locked(&self.lock).take()
+            && let Err(error) = lock.unlock()
+        {
+            tracing::warn!(%error, path = %self.path.display(), "the event store could not be unlocked");
+        }
     }
 
     fn queues(&self) -> Result<Queues, StoreError> {

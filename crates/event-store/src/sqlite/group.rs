@@ -232,11 +232,13 @@ impl<'a> Group<'a> {
             },
         };
         let (entries, has_pruned) = rows::load_entries(self.conn, id, header.floor)?;
-        let Header { floor, events, .. } = header;
-        let state = LogState::restore(header, self.logs.policy.of(log), producers, entries);
-        if state.header().events != events {
-            tracing::error!(%log, expected = events, found = state.header().events, "stored events are missing");
+        let Header { floor, head, events, .. } = header;
+        let highest = entries.last().map_or(floor, |entry| entry.seq);
+        let is_ordered = entries.is_sorted_by(|one, next| one.seq < next.seq);
+        if entries.len() as u64 != events || highest > head || !is_ordered {
+            return Ok(Err(rows::incomplete_log(log)));
         }
+        let state = LogState::restore(header, self.logs.policy.of(log), producers, entries);
         let open = OpenLog {
             id,
             state,

@@ -1,12 +1,12 @@
 //! Threads that read what is not in memory, each on its own connection.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use protocol::{LogId, Seq};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::rows;
+use super::{rows, sound::Sound};
 use crate::{Page, ReadError, ReadLimit, Snapshot};
 
 /// What a reader is asked for.
@@ -17,12 +17,12 @@ pub(super) enum ReadJob {
 }
 
 /// Works until every handle is gone. The readers share the queue: whoever is free takes the next.
-pub(super) fn run(conn: &Connection, jobs: &Arc<Mutex<mpsc::Receiver<ReadJob>>>) {
+pub(super) fn run(conn: &Connection, sound: &Sound, jobs: &Mutex<mpsc::Receiver<ReadJob>>) {
     loop {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         match next {
             Some(ReadJob::Page { log, after, limit, reply }) if !reply.is_closed() => {
-                drop(reply.send(in_snapshot(conn, || rows::read_page(conn, &log, after, limit))));
+                drop(reply.send(in_snapshot(conn, || rows::read_page(conn, sound, &log, after, limit))));
             }
             Some(ReadJob::Snapshot { log, reply }) if !reply.is_closed() => {
                 drop(reply.send(in_snapshot(conn, || rows::load_snapshot(conn, &log))));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use protocol::{Effect, Epoch, Key, LogId, Seq, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params, types::ValueRef};
 
+use super::sound::Sound;
 use crate::{
     Page, ProducerState, ReadError, ReadLimit, Record, Snapshot, StoreError,
     contract::Room,
@@ -263,14 +264,40 @@ pub(super) fn load_entries(conn: &Connection, id: i64, floor: Seq) -> rusqlite::
     Ok((entries, has_pruned))
 }
 
+/// Whether the table of a log is what its row says: a sound tree, in which every position is found by its key, with as
+/// many events as there should be, none of them twice.
+pub(super) fn is_sound(conn: &Connection, row: &LogRow) -> rusqlite::Result<bool> {
+    let LogRow { id, header, .. } = row;
+    let verdict: String =
+        conn.query_row(&format!("PRAGMA quick_check(events_{id})"), [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Ok(false);
+    }
+    let mut statement =
+        conn.prepare_cached(&format!("SELECT seq FROM events_{id} WHERE seq > ?1 ORDER BY seq"))?;
+    let mut rows = statement.query([header.floor.get().cast_signed()])?;
+    let (mut events, mut highest) = (0, header.floor);
+    while let Some(row) = rows.next()? {
+        let seq = Seq::new(row.get::<_, i64>(0)?.cast_unsigned());
+        if seq <= highest {
+            return Ok(false);
+        }
+        (events, highest) = (events + 1, seq);
+    }
+    Ok(events == header.events && highest <= header.head)
+}
+
 /// A page of a log, as of one snapshot of the database.
 pub(super) fn read_page(
     conn: &Connection,
+    sound: &Sound,
     log: &LogId,
     after: Seq,
     limit: ReadLimit,
 ) -> Result<Page, ReadError> {
-    let LogRow { id, header, .. } = find(conn, log)?;
+    let row = find(conn, log)?;
+    sound.check(conn, &row)?;
+    let LogRow { id, header, .. } = row;
     let mut page = Page { bounds: header.bounds(), records: Vec::new(), more: false };
     let mut room = Room::of(limit);
     let mut statement = conn
@@ -353,6 +380,12 @@ fn find(conn: &Connection, log: &LogId) -> Result<LogRow, ReadError> {
 pub(super) fn damaged_log(log: &LogId) -> StoreError {
     let what = format!("the row of {log} does not match its checksum");
     StoreError::Backend { doing: "read a log's row", source: what.into() }
+}
+
+/// Events of a log are gone, and nobody can tell which: it must be restored or removed.
+pub(super) fn incomplete_log(log: &LogId) -> StoreError {
+    let what = format!("events of {log} are missing from the database");
+    StoreError::Backend { doing: "find all events of a log", source: what.into() }
 }
 
 pub(super) fn reading(source: rusqlite::Error) -> ReadError {

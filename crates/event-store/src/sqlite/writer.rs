@@ -74,6 +74,11 @@ impl Writer {
             }
         }
         self.live.close("it was closed");
+        // So that a closed store is one file. If it fails the write-ahead log stays, and the next opener takes it over.
+        let checkpoint = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = checkpoint {
+            tracing::warn!(%error, path = %self.path.display(), "the write-ahead log could not be emptied");
+        }
     }
 
     /// Commits the jobs together. An error is fatal.
