@@ -197,3 +197,49 @@ impl CommandResult {
         Self { id, ok: false, error: Some(crate::ErrorDetail::new(code, message)), data: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_have_the_words_of_the_document() {
+        let read = |text: &str| serde_json::from_str::<Command>(text);
+        assert_eq!(read(r#"{"type":"abort"}"#).unwrap(), Command::Abort);
+        assert_eq!(read(r#"{"type":"stop"}"#).unwrap(), Command::Stop { drain: false });
+        let slash = Command::Slash { name: "init".into(), arguments: String::new() };
+        assert_eq!(read(r#"{"type":"command","name":"init"}"#).unwrap(), slash);
+        let Command::Prompt(prompt) = read(r#"{"type":"prompt","text":"hi"}"#).unwrap() else {
+            panic!("a prompt")
+        };
+        assert_eq!(prompt.delivery, Delivery::Queue, "a prompt waits for the turn that runs");
+        let reply = read(r#"{"type":"permission","id":"per_1","reply":"always"}"#).unwrap();
+        assert_eq!(
+            reply,
+            Command::Permission { id: "per_1".into(), reply: PermissionReply::Always, message: None }
+        );
+        assert!(read(r#"{"type":"permission","id":"per_1","reply":"perhaps"}"#).is_err());
+        assert!(read(r#"{"type":"dance"}"#).is_err());
+    }
+
+    #[test]
+    fn a_command_id_is_checked_like_every_id() {
+        assert_eq!("c-1".parse::<CommandId>().unwrap().as_str(), "c-1");
+        for refused in ["", "a b", &"a".repeat(65)] {
+            assert!(refused.parse::<CommandId>().is_err(), "{refused}");
+            assert!(serde_json::from_value::<CommandId>(refused.into()).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_result_says_why_it_was_refused() {
+        let result = CommandResult::refused(
+            "c-1".parse().unwrap(),
+            ErrorCode::AgentOffline,
+            "no wrapper is connected",
+        );
+        let json = serde_json::to_value(&result).unwrap();
+        assert_eq!(json["error"]["code"], "agent_offline");
+        assert_eq!(serde_json::from_value::<CommandResult>(json).unwrap(), result);
+    }
+}

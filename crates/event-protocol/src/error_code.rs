@@ -157,3 +157,44 @@ pub struct ErrorBody {
     /// What went wrong.
     pub error: ErrorDetail,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [ErrorCode; 17] = [
+        ErrorCode::BadRequest,
+        ErrorCode::UnknownLog,
+        ErrorCode::TooLarge,
+        ErrorCode::Unauthenticated,
+        ErrorCode::Forbidden,
+        ErrorCode::Stalled,
+        ErrorCode::Superseded,
+        ErrorCode::RateLimited,
+        ErrorCode::Draining,
+        ErrorCode::AlreadyAnswered,
+        ErrorCode::AgentOffline,
+        ErrorCode::AgentError,
+        ErrorCode::Unsupported,
+        ErrorCode::Corrupt,
+        ErrorCode::Conflict,
+        ErrorCode::NotFound,
+        ErrorCode::Internal,
+    ];
+
+    #[test]
+    fn the_table_of_the_document_is_the_one_of_the_code() {
+        let document = include_str!("../../../docs/protocol.md");
+        for code in ALL {
+            let row = format!("| `{code}` | {} | {} |", code.http_status(), code.close().0);
+            assert!(document.contains(&row), "docs/protocol.md §8 has no row {row}");
+        }
+    }
+
+    #[test]
+    fn a_code_has_the_same_word_for_people_and_on_the_wire() {
+        for code in ALL {
+            assert_eq!(serde_json::to_string(&code).unwrap(), format!("\"{code}\""));
+        }
+    }
+}

@@ -46,3 +46,25 @@ pub const HTTP_BODY_BYTES: usize = 64 * 1024;
 pub const ID_BYTES: usize = 64;
 /// Nesting that a JSON text may have (that of `serde_json`, kept on purpose).
 pub const JSON_DEPTH: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_table_of_the_document_is_the_one_of_the_code() {
+        let document = include_str!("../../../docs/protocol.md");
+        let code = include_str!("limits.rs").split("#[cfg(test)]").next().expect("a split has a first piece");
+        for line in code.lines().filter_map(|line| line.strip_prefix("pub const ")) {
+            let (name, rest) = line.split_once(": ").expect("a constant has a type");
+            let value = rest.split_once(" = ").expect("a constant has a value").1.trim_end_matches(';');
+            let row = format!("| `{name}` | {} |", computed(value));
+            assert!(document.contains(&row), "docs/protocol.md §11 has no row {row}");
+        }
+    }
+
+    /// The value of sums of products of numbers, which is all that stands here.
+    fn computed(expression: &str) -> u64 {
+        let number = |text: &str| text.trim().replace('_', "").parse::<u64>().expect("a number");
+        let product = |term: &str| term.split('*').map(number).product::<u64>();
+        expression.split('+').map(product).sum()
+    }
+}

@@ -102,4 +102,25 @@ mod tests {
         assert_eq!(time.to_string().parse(), Ok(time));
         assert_eq!(Timestamp::from_unix_ms(0).to_string(), "1970-01-01T00:00:00.000Z");
     }
+
+    #[test]
+    fn times_out_of_range_are_clamped_and_still_written() {
+        for ms in [i64::MIN, i64::MAX, -1] {
+            let time = Timestamp::from_unix_ms(ms);
+            assert_eq!(time.to_string().parse(), Ok(time), "{ms}");
+        }
+        let end = Timestamp::from_unix_ms(i64::MAX);
+        assert_eq!(end.after(Duration::MAX), end);
+        assert_eq!(Timestamp::from_unix_ms(1).since(end), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in ["", "now", "1795198984413", "2026-11-20", "2026-11-20T18:23:04", "2026-13-01T00:00:00Z"]
+        {
+            assert!(text.parse::<Timestamp>().is_err(), "{text}");
+        }
+        let offset: Timestamp = "2026-11-20T19:23:04.413+01:00".parse().unwrap();
+        assert_eq!(offset.unix_ms(), 1_795_198_984_413, "another offset is the same time");
+    }
 }

@@ -136,9 +136,9 @@ fn a_frame_of_no_known_type_is_a_bad_request() {
 fn subscriptions_start_at_the_beginning_at_a_cursor_or_now() {
     let start = |cursor: &str| {
         let frame = format!(r#"{{"type":"subscribe","log":"agent/a1"{cursor}}}"#);
-        FromViewer::decode(frame.as_bytes()).map(|frame| match frame {
-            FromViewer::Subscribe { cursor, .. } => cursor,
-            other => panic!("{other:?}"),
+        FromViewer::decode(frame.as_bytes()).map(|frame| {
+            let FromViewer::Subscribe { cursor, .. } = frame else { panic!("it is a subscription") };
+            cursor
         })
     };
     let at = |seq| Some(StartAt::After(Cursor { epoch: Epoch::new("e"), seq: Seq::new(seq) }));

@@ -1,4 +1,5 @@
 //! Laws over generated logs, and proofs over recordings of real agent servers.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 extern crate gastown_event_protocol as protocol;
 
