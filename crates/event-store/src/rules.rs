@@ -2,6 +2,8 @@
 //! per open log, asks it what to write, and writes that.
 
 mod index;
+#[cfg(test)]
+mod laws;
 mod producers;
 
 use std::sync::Arc;
