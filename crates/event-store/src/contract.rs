@@ -18,14 +18,17 @@ use tokio::sync::watch;
 /// 4. *Output gate.* No reader and no tail sees an event before it is committed.
 /// 5. *Idempotence.* Of a batch with a [`ProducerBatch`], events whose number is not above the producer's last one are
 ///    ignored; the rest is appended. A hole in the numbers is refused ([`AppendError::Hole`]), unless the first event
-///    of the batch is a `wrapper.events_dropped`, which names it. The first number of a producer that the log does not
-///    know is taken as it is. The producer's state is committed with the events.
+///    of the batch is a `wrapper.events_dropped {from, to}` that covers it. The first number of a producer of which the
+///    log knows no event is taken as it is. The producer's state is committed with the events, and is kept when another
+///    producer follows it: of the newest 64 producers of a log.
 /// 6. *Fencing.* A batch of a lower generation than the log has seen is refused ([`AppendError::Fenced`]), and so is
 ///    one of the same generation from another producer. An empty batch with a producer registers its generation.
-/// 7. *Optimistic concurrency.* With `expect` the append is refused ([`AppendError::Conflict`]) unless it is the head.
+/// 7. *Optimistic concurrency.* With `expect` the append is refused ([`AppendError::Conflict`]) unless it is the head,
+///    or every event of the batch is a repetition. A log that is not there has head zero.
 /// 8. *Compaction.* Once an event with effect `replace` or `remove` is committed, no read returns an earlier event
 ///    that it made obsolete (same key; for `remove` also every key it covers and, for a session, every event of that
-///    session). What is left folds to the same view as everything that was appended.
+///    session). A `remove` itself is only made obsolete by another `remove`: it stands for more than its own key. What
+///    is left, read after any position, folds to the same view as everything that was appended.
 /// 9. *Bounds.* A log keeps to its [`Retention`], the oldest events going first; `floor` is the highest position that
 ///    pruning took, and a read after a lower position returns what is above the floor, with that floor in its page.
 ///    Compaction does not raise the floor.
@@ -35,13 +38,16 @@ use tokio::sync::watch;
 /// 12. *Tail.* After a commit every tail of that log yields a head at or above it, without a timer; a slow tail sees
 ///     the newest head, not each of them.
 /// 13. *Bytes.* An event's envelope has the same bytes in every read of it, before and after a restart.
-/// 14. *Integrity.* A stored event that is damaged is reported ([`ReadError::Corrupt`]), never returned.
+/// 14. *Integrity.* A stored event that is damaged is reported ([`ReadError::Corrupt`]), never returned. What comes
+///     before it in the log can be read, and so can what comes after it, by a read after its position. Where nobody
+///     can tell which events are damaged or missing, every read and append of that log fails.
 /// 15. *Unknown logs.* Reading a log that was never appended to, or was removed, is [`ReadError::UnknownLog`]; a tail
-///     of it waits for its first commit.
+///     of it waits for its first commit. A refused append makes no log; one of nothing makes an empty one.
 /// 16. *Snapshots.* A snapshot is returned as it was put, and the newest put wins; it goes with its log.
 #[async_trait]
 pub trait EventStore: Send + Sync + fmt::Debug + 'static {
-    /// Appends a batch. The log is made if it is not there.
+    /// Appends a batch. The log is made if it is not there. Dropping the future does not take back what a backend has
+    /// begun: whoever is not sure appends again, as a producer.
     async fn append(&self, log: &LogId, batch: Append) -> Result<Appended, AppendError>;
 
     /// Reads events after a position, oldest first.
@@ -50,7 +56,8 @@ pub trait EventStore: Send + Sync + fmt::Debug + 'static {
     /// Where the log begins and ends.
     async fn bounds(&self, log: &LogId) -> Result<Bounds, ReadError>;
 
-    /// Follows the head of a log, whether it is there yet or not.
+    /// Follows the head of a log, whether it is there yet or not. A tail outlives the removal of its log: its
+    /// [`head`](Tail::head) is then `None` until the log is made again.
     fn tail(&self, log: &LogId) -> Tail;
 
     /// The newest producer of a log.

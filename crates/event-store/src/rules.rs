@@ -78,8 +78,10 @@ pub(crate) struct Change {
     /// What the caller is told.
     pub(crate) appended: Appended,
     /// Bytes of envelopes that the floor took.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only what is on disk is deleted later"))]
     pub(crate) pruned_bytes: u64,
     /// The newest producer, if it is other than before.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only durable backends write it"))]
     pub(crate) producer: Option<ProducerChange>,
 }
 
@@ -97,6 +99,10 @@ impl LogState {
         }
     }
 
+    #[cfg_attr(
+        not(any(feature = "sqlite", test)),
+        expect(dead_code, reason = "only durable backends restore")
+    )]
     /// A log as it was kept: its row, its producers and its events above the floor, oldest first.
     pub(crate) fn restore(
         header: Header,

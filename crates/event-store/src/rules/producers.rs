@@ -32,6 +32,10 @@ pub(crate) struct ProducerChange {
 }
 
 impl Producers {
+    #[cfg_attr(
+        not(any(feature = "sqlite", test)),
+        expect(dead_code, reason = "only durable backends restore")
+    )]
     /// From what was kept, in any order.
     pub(crate) fn restore(mut states: Vec<ProducerState>) -> Self {
         states.sort_by_key(|state| state.generation);
