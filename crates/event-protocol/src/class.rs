@@ -249,10 +249,10 @@ pub fn classify(kind: &str, session: Option<&str>, data: &str) -> Classified {
     let key = match from {
         KeyFrom::None => None,
         KeyFrom::Fixed(key) => Some(Key::new(key)),
-        KeyFrom::Session(prefix) => {
-            let own = |ids: Ids<'_>| ids.session_id.map(Cow::into_owned);
-            session.map(str::to_owned).or_else(|| parse(data).and_then(own)).map(|s| join(&[prefix, &s]))
-        }
+        KeyFrom::Session(prefix) => match session {
+            Some(session) => Some(join(&[prefix, session])),
+            None => parse(data).and_then(|ids| Some(join(&[prefix, ids.session_id.as_deref()?]))),
+        },
         KeyFrom::SessionInfo | KeyFrom::Message | KeyFrom::Part | KeyFrom::Request(_) => {
             parse(data).and_then(|ids| key_of(from, &ids))
         }

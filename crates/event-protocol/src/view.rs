@@ -78,6 +78,10 @@ pub struct AgentView {
     pub usage: Option<Usage>,
     /// The position of the last event that is in here.
     pub changed: Seq,
+    /// Its newest status was not understood.
+    status_malformed: bool,
+    /// Its newest usage was not understood.
+    usage_malformed: bool,
 }
 
 /// How an agent is.
@@ -220,7 +224,8 @@ impl SessionView {
         let messages: usize = self.messages.values().map(MessageView::malformed).sum();
         let asks = self.asks.values().filter(|entry| entry.is_malformed()).count();
         let notices = self.notices.iter().filter(|notice| notice.is_malformed()).count();
-        sessions + messages + asks + notices
+        let agent = usize::from(self.agent.status_malformed) + usize::from(self.agent.usage_malformed);
+        sessions + messages + asks + notices + agent
     }
 
     /// Begins anew after a gap, which it notes: what was folded may rest on events that are lost (§5).

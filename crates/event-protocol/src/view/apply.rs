@@ -68,16 +68,14 @@ impl SessionView {
             "question.asked" => self.asked(event, "question", |raw| Ok(Ask::Question(parse(raw)?)))?,
             "session.network.asked" => self.asked(event, "network", |raw| Ok(Ask::Network(parse(raw)?)))?,
             "permission.replied" => {
-                let reply = event.data.parse::<Reply>().unwrap_or_default().reply;
-                self.answered_by(event, "permission", Answer::Permission(reply))?;
+                self.answered_by(event, "permission", |reply| Answer::Permission(reply.reply))?;
             }
             "question.replied" => {
-                let answers = event.data.parse::<Reply>().unwrap_or_default().answers;
-                self.answered_by(event, "question", Answer::Question(answers))?;
+                self.answered_by(event, "question", |reply| Answer::Question(reply.answers))?;
             }
-            "question.rejected" => self.answered_by(event, "question", Answer::QuestionRejected)?,
-            "session.network.replied" => self.answered_by(event, "network", Answer::NetworkReplied)?,
-            "session.network.rejected" => self.answered_by(event, "network", Answer::NetworkRejected)?,
+            "question.rejected" => self.answered_by(event, "question", |_| Answer::QuestionRejected)?,
+            "session.network.replied" => self.answered_by(event, "network", |_| Answer::NetworkReplied)?,
+            "session.network.rejected" => self.answered_by(event, "network", |_| Answer::NetworkRejected)?,
             _ => self.apply_to_agent(event)?,
         }
         Ok(())
@@ -91,11 +89,14 @@ impl SessionView {
                 self.notice(event, NoticeBody::Error(error));
             }
             "agent.status" => {
-                let status = event.data.parse::<Status>().unwrap_or_default();
+                let status = event.data.parse::<Status>();
+                self.agent.status_malformed = status.is_err();
+                let status = status.unwrap_or_default();
                 self.live(event, Lifecycle::Running(status.state), status.detail);
             }
             "agent.usage" => {
                 self.agent.usage = event.data.parse().ok();
+                self.agent.usage_malformed = self.agent.usage.is_none();
                 self.agent.changed = event.seq;
             }
             "agent.started" => {
@@ -247,11 +248,21 @@ impl SessionView {
         self.keep_ask(event, AskEntry::Pending(ask))
     }
 
-    fn answered_by(&mut self, event: &Event, kind: &str, answer: Answer) -> Result<(), String> {
+    fn answered_by(
+        &mut self,
+        event: &Event,
+        kind: &str,
+        answer: impl FnOnce(Reply) -> Answer,
+    ) -> Result<(), String> {
         let id = id_in(event, kind)?.into();
+        let (reply, malformed) = match parse::<Reply>(&event.data) {
+            Ok(reply) => (reply, None),
+            Err(error) => (Reply::default(), Some(error)),
+        };
+        let answer = answer(reply);
         let raw = event.data.clone();
         let session = event.session.clone();
-        let ask = AnsweredAsk { id, session, seq: event.seq, time: event.time, answer, raw };
+        let ask = AnsweredAsk { id, session, seq: event.seq, time: event.time, answer, raw, malformed };
         self.keep_ask(event, AskEntry::Answered(ask))
     }
 

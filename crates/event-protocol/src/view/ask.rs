@@ -52,6 +52,8 @@ pub struct AnsweredAsk {
     pub answer: Answer,
     /// The event's payload.
     pub raw: RawData,
+    /// Why it was not understood; the answer is empty then.
+    pub malformed: Option<String>,
 }
 
 /// What was answered.
@@ -93,7 +95,10 @@ impl AskEntry {
     }
 
     pub(super) fn is_malformed(&self) -> bool {
-        self.pending().is_some_and(|ask| ask.malformed.is_some())
+        match self {
+            Self::Pending(ask) => ask.malformed.is_some(),
+            Self::Answered(ask) => ask.malformed.is_some(),
+        }
     }
 }
 

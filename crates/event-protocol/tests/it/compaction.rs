@@ -230,7 +230,10 @@ fn malformed() -> impl Strategy<Value = (&'static str, Value)> {
         ("session.error", json!({ "error": 1 })),
         ("todo.updated", json!({ "sessionID": session, "todos": "many" })),
         ("permission.asked", json!({ "id": "ask_ses_1", "sessionID": session, "patterns": 1 })),
+        ("permission.replied", json!({ "requestID": "ask_ses_1", "sessionID": session, "reply": {} })),
         ("agent.started", json!([])),
+        ("agent.status", json!({ "state": 1 })),
+        ("agent.usage", json!("much")),
         ("wrapper.lost", json!({ "since": "yesterday" })),
     ])
 }

@@ -9,3 +9,4 @@ mod frames;
 mod recording;
 mod schema;
 mod servers_answers;
+mod totality;

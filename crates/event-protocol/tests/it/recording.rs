@@ -1,10 +1,20 @@
 //! The recordings of real agent servers: one event per line, and the HTTP calls that were made beside it.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use protocol::{Class, Event, NewEvent, RawData, Seq, Timestamp, session_of, view::SessionView};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
+
+/// Folders of recordings in another shape, and which.
+const OTHER_FORMATS: &[(&str, &str)] = &[(
+    "acp-opencode-1.18.33",
+    "JSON-RPC messages of the Agent Client Protocol, both directions: no event stream",
+)];
 
 /// One run of a server.
 pub(crate) struct Recording {
@@ -30,17 +40,20 @@ pub(crate) struct Call {
 impl Recording {
     /// Every recording of an opencode or kilo server.
     pub(crate) fn all() -> Vec<Self> {
+        let servers = names(&folder())
+            .into_iter()
+            .filter(|server| OTHER_FORMATS.iter().all(|(other, _)| other != server));
         let mut all = Vec::new();
-        for server in ["kilo-7.7.7", "opencode-1.18.33"] {
-            let mut names: Vec<String> = fs::read_dir(folder().join(server))
-                .expect("the recordings are checked in")
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .filter(|name| !name.ends_with(".http.jsonl"))
-                .map(|name| name.trim_end_matches(".jsonl").to_owned())
-                .collect();
-            names.sort();
-            all.extend(names.iter().map(|name| Self::load(server, name)));
+        for server in servers {
+            let files = names(&folder().join(&server));
+            let scenarios = files.iter().filter_map(|file| file.strip_suffix(".jsonl"));
+            all.extend(
+                scenarios
+                    .filter(|name| !name.ends_with(".http"))
+                    .map(|scenario| Self::load(&server, scenario)),
+            );
         }
+        assert!(all.len() >= 17, "the recordings are checked in");
         all
     }
 
@@ -96,6 +109,15 @@ pub(crate) fn fold<'e>(log: impl IntoIterator<Item = &'e Event>) -> SessionView 
         view.apply(event);
     }
     view
+}
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("the recordings are checked in");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 fn folder() -> PathBuf {
