@@ -347,3 +347,6 @@ impl Driver {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests;

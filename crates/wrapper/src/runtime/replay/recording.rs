@@ -54,8 +54,9 @@ struct Line<'a> {
 struct Recorded<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
+    /// kilo's `sync` events, second copies of others, have none.
     #[serde(borrow)]
-    properties: &'a RawValue,
+    properties: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -85,9 +86,13 @@ impl Recording {
             let since_ms = recorded.t_ms - *first_ms.get_or_insert(recorded.t_ms);
             // Recorders stamp from several threads: time does not go back here.
             let earliest = entries.last().map_or(0, |entry| entry.at_us);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of f64 saturates")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a cast of f64 saturates"
+            )]
             let at_us = ((since_ms * 1000.0) as u64).max(earliest);
-            let data = RawData::from_json(event.properties.get()).map_err(fault)?;
+            let data = RawData::from_json(event.properties.map_or("{}", RawValue::get)).map_err(fault)?;
             let session = session_of(&event.kind, data.json());
             entries.push(Entry { at_us, kind: event.kind.into(), session, data });
         }
@@ -122,11 +127,17 @@ impl Recording {
     /// everything else is new and sorts after the round before.
     pub(super) fn event(&self, index: usize, round: u64, now: Timestamp) -> Option<NewEvent> {
         let entry = self.entries.get(index)?;
-        let mut event =
-            NewEvent { time: now, kind: Arc::clone(&entry.kind), session: entry.session.clone(), data: entry.data.clone() };
+        let mut event = NewEvent {
+            time: now,
+            kind: Arc::clone(&entry.kind),
+            session: entry.session.clone(),
+            data: entry.data.clone(),
+        };
         if round > 0 {
             // An id has its time in front, in units of 1/4096 ms: a later round is as much later.
-            let shift = (self.entries.last().map_or(0, |last| last.at_us / 1000) + 60_000).saturating_mul(round) << 12;
+            let shift = (self.entries.last().map_or(0, |last| last.at_us / 1000) + 60_000)
+                .saturating_mul(round)
+                << 12;
             let data = self.rebase(entry.data.json(), shift);
             event.data = RawData::from_json(data).expect("JSON with letters of its ids changed is JSON");
             event.session = entry.session.as_ref().map(|session| self.rebase(session, shift).into());
@@ -143,12 +154,17 @@ impl Recording {
             out.push_str(before);
             rest = tail;
             let length = tail.bytes().take_while(u8::is_ascii_alphanumeric).count();
-            let prefix = ["ses_", "msg_", "prt_", "per_", "que_"].into_iter().find(|prefix| before.ends_with(prefix));
+            let prefix =
+                ["ses_", "msg_", "prt_", "per_", "que_"].into_iter().find(|prefix| before.ends_with(prefix));
             let Some(prefix) = prefix.filter(|_| length >= ID_TAIL) else { continue };
             let (id, tail) = tail.split_at(length);
             match id.get(..12).and_then(|time| u64::from_str_radix(time, 16).ok()) {
                 Some(time) if self.root.strip_prefix(prefix) != Some(id) => {
-                    out.push_str(&format!("{:012x}{}", time.wrapping_add(shift) & 0xffff_ffff_ffff, &id[12..]));
+                    out.push_str(&format!(
+                        "{:012x}{}",
+                        time.wrapping_add(shift) & 0xffff_ffff_ffff,
+                        &id[12..]
+                    ));
                 }
                 Some(_) | None => out.push_str(id),
             }
@@ -176,7 +192,8 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_event_is_named() {
-        let error = Recording::parse("{\"t_ms\": 1, \"client\": \"eof\"}\n\n{\"t_ms\": 2, \"event\": 7}").unwrap_err();
+        let error = Recording::parse("{\"t_ms\": 1, \"client\": \"eof\"}\n\n{\"t_ms\": 2, \"event\": 7}")
+            .unwrap_err();
         assert!(matches!(error, RecordingError::Line { line: 3, .. }), "{error:?}");
         assert!(matches!(Recording::parse(""), Err(RecordingError::NoSession)));
     }
@@ -195,11 +212,16 @@ mod tests {
     fn a_later_round_has_later_ids_and_the_same_session() {
         let recording = Recording::parse(&lines()).unwrap();
         let of = |round| recording.event(1, round, Timestamp::default()).unwrap();
-        let part = |round| of(round).data.parse::<serde_json::Value>().unwrap()["part"]["id"].as_str().unwrap().to_owned();
+        let part = |round| {
+            of(round).data.parse::<serde_json::Value>().unwrap()["part"]["id"].as_str().unwrap().to_owned()
+        };
         assert!(part(0) < part(1) && part(1) < part(2), "{} {} {}", part(0), part(1), part(2));
         assert_eq!(of(2).session, of(0).session);
         let text = of(1).data.json().to_owned();
-        assert!(text.contains("snake_case and _") && text.contains("ses_1fa32a199001ITn0thV64Wmrav"), "{text}");
+        assert!(
+            text.contains("snake_case and _") && text.contains("ses_1fa32a199001ITn0thV64Wmrav"),
+            "{text}"
+        );
     }
 
     const PART: &str = r#"{"part": {"id": "prt_1fa32a1bb001CJBrCEo2y0lLdI", "messageID": "msg_1fa32a1bb001CJBrCEo2y0lLdJ", "sessionID": "ses_1fa32a199001ITn0thV64Wmrav", "type": "text", "text": "snake_case and _"}}"#;

@@ -7,10 +7,12 @@ async fn every_recording_comes_out_event_by_event() {
     for file in recordings() {
         let mut agent = started(Replay::new(&file).with_speed(Speed::Max)).await;
         let text = std::fs::read_to_string(&file).unwrap();
-        let mut expected = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter_map(|line| {
-            let event = line.get("event")?.clone();
-            Some((event["type"].as_str().unwrap().to_owned(), event["properties"].clone()))
-        });
+        let mut expected =
+            text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter_map(|line| {
+                let event = line.get("event")?.clone();
+                let data = event.get("properties").cloned().unwrap_or_else(|| json!({}));
+                Some((event["type"].as_str().unwrap().to_owned(), data))
+            });
         loop {
             match agent.signals.recv().await.expect("the last signal says how it ended") {
                 Signal::Event(event) => {
@@ -59,7 +61,9 @@ async fn a_prompt_is_a_step_and_nothing_comes_without_one() {
     let silence = tokio::time::timeout(Duration::from_secs(3600), agent.signals.recv()).await;
     assert!(silence.is_err(), "{silence:?}");
     agent.control.stop().await;
-    let Some(Signal::Ended(Ended::Exited { reason, .. })) = agent.signals.recv().await else { panic!("it says how it ended") };
+    let Some(Signal::Ended(Ended::Exited { reason, .. })) = agent.signals.recv().await else {
+        panic!("it says how it ended")
+    };
     assert_eq!(reason, "stopped");
 }
 
@@ -83,10 +87,11 @@ fn a_second_round_folds_to_twice_as_many_messages() {
         let mut player = Player::new(recording.clone(), Speed::Max, true, Moment::START);
         let mut view = protocol::view::SessionView::default();
         for seq in 1..=rounds * recording.len() as u64 {
-            let event = player.take(Moment::START, Timestamp::from_unix_ms(1)).expect("at full speed all is due");
+            let event =
+                player.take(Moment::START, Timestamp::from_unix_ms(1)).expect("at full speed all is due");
             view.apply(&event.at(protocol::Seq::new(seq)));
         }
-        let messages = view.session(recording.root()).unwrap().messages().count();
+        let messages = view.session(recording.root()).unwrap().messages().len();
         (messages, view.malformed())
     };
     let (once, malformed) = fold(1);

@@ -61,7 +61,13 @@ mod tests {
         };
         let patch = Patch::of(&change, "/w/src/a.rs");
         assert_eq!((patch.additions, patch.deletions, patch.status), (1, 1, "modified"));
-        assert!(patch.patch.contains("--- /w/src/a.rs\n+++ /w/src/a.rs\n@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n"), "{}", patch.patch);
+        assert!(
+            patch
+                .patch
+                .contains("--- /w/src/a.rs\n+++ /w/src/a.rs\n@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n"),
+            "{}",
+            patch.patch
+        );
     }
 
     #[test]

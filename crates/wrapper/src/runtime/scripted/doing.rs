@@ -74,7 +74,8 @@ impl ToolPart {
     }
 
     pub(crate) fn running(&self, emit: &mut Emit, session: &Session) {
-        let mut state = json!({ "status": "running", "input": self.input, "time": { "start": self.start.unix_ms() } });
+        let mut state =
+            json!({ "status": "running", "input": self.input, "time": { "start": self.start.unix_ms() } });
         if let Some(metadata) = &self.metadata {
             state["metadata"] = metadata.clone();
             state["title"] = json!(self.title);
@@ -171,7 +172,8 @@ impl Streaming {
 /// Bytes of the next piece: at least `chunk` characters, then to the end of the word, at most four times as many.
 fn piece(text: &str, chunk: usize) -> usize {
     let mut characters = text.char_indices().skip(chunk);
-    let end = characters.by_ref().take(chunk * 3).find(|(_, c)| c.is_whitespace()).map(|(at, c)| at + c.len_utf8());
+    let end =
+        characters.by_ref().take(chunk * 3).find(|(_, c)| c.is_whitespace()).map(|(at, c)| at + c.len_utf8());
     end.or_else(|| characters.next().map(|(at, _)| at)).unwrap_or(text.len())
 }
 
@@ -258,7 +260,9 @@ impl Running {
         reply: protocol::PermissionReply,
         message: Option<&str>,
     ) -> Answered {
-        let Some((id, ask)) = self.asks.take() else { return Answered::GoOn { always: Vec::new(), runs: true } };
+        let Some((id, ask)) = self.asks.take() else {
+            return Answered::GoOn { always: Vec::new(), runs: true };
+        };
         let data = json!({ "sessionID": session.id, "requestID": id, "reply": reply });
         emit.event("permission.replied", Some(&session.id), &data);
         let always = match reply {
@@ -306,7 +310,13 @@ impl Running {
     }
 
     /// It ended. Says which file it changed.
-    pub(crate) fn done(&mut self, emit: &mut Emit, session: &Session, outcome: Outcome, change: Option<&FileChange>) {
+    pub(crate) fn done(
+        &mut self,
+        emit: &mut Emit,
+        session: &Session,
+        outcome: Outcome,
+        change: Option<&FileChange>,
+    ) {
         self.part.metadata = None;
         if let Some(change) = change {
             let file = format!("{}/{}", session.directory, change.path);

@@ -35,7 +35,11 @@ impl Emit {
     }
 
     pub(crate) fn status(&mut self, session: &Session, status: &Value) {
-        self.event("session.status", Some(&session.id), &json!({ "sessionID": session.id, "status": status }));
+        self.event(
+            "session.status",
+            Some(&session.id),
+            &json!({ "sessionID": session.id, "status": status }),
+        );
     }
 
     pub(crate) fn busy(&mut self, session: &Session) {
@@ -49,7 +53,11 @@ impl Emit {
     }
 
     pub(crate) fn turn_close(&mut self, session: &Session, reason: &str) {
-        self.event("session.turn.close", Some(&session.id), &json!({ "sessionID": session.id, "reason": reason }));
+        self.event(
+            "session.turn.close",
+            Some(&session.id),
+            &json!({ "sessionID": session.id, "reason": reason }),
+        );
     }
 
     pub(crate) fn session(&mut self, kind: &str, session: &Session) {
@@ -62,11 +70,19 @@ impl Emit {
     }
 
     pub(crate) fn user(&mut self, session: &Session, message: &User) {
-        self.event("message.updated", Some(&session.id), &json!({ "sessionID": session.id, "info": message.info(session) }));
+        self.event(
+            "message.updated",
+            Some(&session.id),
+            &json!({ "sessionID": session.id, "info": message.info(session) }),
+        );
     }
 
     pub(crate) fn assistant(&mut self, session: &Session, message: &Assistant) {
-        self.event("message.updated", Some(&session.id), &json!({ "sessionID": session.id, "info": message.info(session) }));
+        self.event(
+            "message.updated",
+            Some(&session.id),
+            &json!({ "sessionID": session.id, "info": message.info(session) }),
+        );
     }
 
     /// A part as a whole; `body` is what its type adds to the ids.
@@ -79,8 +95,7 @@ impl Emit {
     }
 
     pub(crate) fn delta(&mut self, session: &Session, message: &str, part: &str, delta: &str) {
-        let data =
-            json!({ "sessionID": session.id, "messageID": message, "partID": part, "field": "text", "delta": delta });
+        let data = json!({ "sessionID": session.id, "messageID": message, "partID": part, "field": "text", "delta": delta });
         self.event("message.part.delta", Some(&session.id), &data);
     }
 }

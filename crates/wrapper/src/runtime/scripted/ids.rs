@@ -55,8 +55,9 @@ mod tests {
     #[test]
     fn ids_ascend_within_one_millisecond_and_when_the_clock_goes_back() {
         let mut ids = Ids::new(7);
-        let made: Vec<String> =
-            [1_795_198_984_601, 1_795_198_984_601, 1_795_198_984_000, 1_795_198_985_000].map(|ms| ids.next("msg", ms)).into();
+        let made: Vec<String> = [1_795_198_984_601, 1_795_198_984_601, 1_795_198_984_000, 1_795_198_985_000]
+            .map(|ms| ids.next("msg", ms))
+            .into();
         assert!(made.is_sorted(), "{made:?}");
         assert!(made.iter().all(|id| id.len() == 30 && id.starts_with("msg_1fa32a")), "{made:?}");
     }

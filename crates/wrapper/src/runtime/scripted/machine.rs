@@ -216,7 +216,12 @@ impl Machine {
     }
 
     /// A question is answered, or declined with `None`.
-    pub(crate) fn question(&mut self, now: Timestamp, id: &str, answer: Option<&Answer>) -> Result<(), NothingWaits> {
+    pub(crate) fn question(
+        &mut self,
+        now: Timestamp,
+        id: &str,
+        answer: Option<&Answer>,
+    ) -> Result<(), NothingWaits> {
         self.at(now);
         let play = self.play.as_mut().ok_or(NothingWaits)?;
         if !play.question(&mut self.emit, &self.root, id, answer) {
@@ -235,7 +240,13 @@ impl Machine {
     }
 
     /// A tool ended.
-    pub(crate) fn tool_done(&mut self, now: Timestamp, call: u64, outcome: Outcome, change: Option<FileChange>) {
+    pub(crate) fn tool_done(
+        &mut self,
+        now: Timestamp,
+        call: u64,
+        outcome: Outcome,
+        change: Option<FileChange>,
+    ) {
         self.at(now);
         if let Some(play) = &mut self.play {
             play.tool_done(&mut self.emit, &self.root, call, outcome, change);
@@ -308,7 +319,11 @@ impl Machine {
         let script = scenario.script();
         let Some(start) = &script.start else { return };
         let name = &start.turns[self.started % start.turns.len()];
-        let turn = script.turns.iter().position(|turn| turn.name == *name).expect("checked when the scenario was read");
+        let turn = script
+            .turns
+            .iter()
+            .position(|turn| turn.name == *name)
+            .expect("checked when the scenario was read");
         let prompt = script.turns[turn].prompt.as_ref().expect("checked when the scenario was read");
         self.started += 1;
         let text = prompt.0.trim_end();
@@ -357,7 +372,10 @@ fn choose(script: &Script, text: &str, next: &mut usize, freely: &mut usize) -> 
     let marked = script.turns.iter().position(|turn| text.contains(&format!("[[{}]]", turn.name)));
     let lower = text.to_lowercase();
     let named = || {
-        script.turns.iter().position(|turn| turn.keywords.iter().any(|word| lower.contains(&word.to_lowercase())))
+        script
+            .turns
+            .iter()
+            .position(|turn| turn.keywords.iter().any(|word| lower.contains(&word.to_lowercase())))
     };
     if let Some(turn) = marked.or_else(named) {
         return turn;

@@ -10,7 +10,7 @@ use super::{
     doing::{ABORTED, Answered, Asking, Doing, Running, Streaming, ToolPart},
     emit::{Assistant, Emit, Session, User, dollars, tokens},
     machine::Pace,
-    scenario::{Action, Failure, Step, Task, Todos, TodoStatus, Tokens},
+    scenario::{Action, Failure, Step, Task, TodoStatus, Todos, Tokens},
     tool::{Outcome, Tool},
 };
 
@@ -116,7 +116,13 @@ impl Play {
     }
 
     /// Does the next thing that can be done at this time. Returns whether there was one.
-    pub(crate) fn advance(&mut self, emit: &mut Emit, root: &mut Session, pace: Pace, always: &[String]) -> bool {
+    pub(crate) fn advance(
+        &mut self,
+        emit: &mut Emit,
+        root: &mut Session,
+        pace: Pace,
+        always: &[String],
+    ) -> bool {
         let Some((frame, below)) = self.frames.split_last_mut() else { return false };
         let session = session(&mut frame.kind, below, root);
         let Some(open) = &mut frame.open else {
@@ -155,19 +161,24 @@ impl Play {
             Doing::Tool(running) if running.report_at().is_some_and(|at| at <= emit.now) => {
                 running.report(emit, session);
             }
-            Doing::Retry { retry, attempt, until } if *until <= emit.now => match retry.delays_ms.get(*attempt) {
-                Some(delay) => {
-                    *attempt += 1;
-                    *until = pace.after(emit.now, *delay);
-                    let next = until.unix_ms();
-                    let (attempt, message) = (*attempt, &retry.message);
-                    emit.status(session, &json!({ "type": "retry", "attempt": attempt, "message": message, "next": next }));
+            Doing::Retry { retry, attempt, until } if *until <= emit.now => {
+                match retry.delays_ms.get(*attempt) {
+                    Some(delay) => {
+                        *attempt += 1;
+                        *until = pace.after(emit.now, *delay);
+                        let next = until.unix_ms();
+                        let (attempt, message) = (*attempt, &retry.message);
+                        emit.status(
+                            session,
+                            &json!({ "type": "retry", "attempt": attempt, "message": message, "next": next }),
+                        );
+                    }
+                    None => {
+                        emit.busy(session);
+                        open.doing = None;
+                    }
                 }
-                None => {
-                    emit.busy(session);
-                    open.doing = None;
-                }
-            },
+            }
             Doing::Latency(_)
             | Doing::Pause(_)
             | Doing::Stream(_)
@@ -210,7 +221,13 @@ impl Play {
     }
 
     /// The question of this id is answered, or declined with `None`. Returns whether one of this id waits.
-    pub(crate) fn question(&mut self, emit: &mut Emit, root: &Session, id: &str, answer: Option<&Answer>) -> bool {
+    pub(crate) fn question(
+        &mut self,
+        emit: &mut Emit,
+        root: &Session,
+        id: &str,
+        answer: Option<&Answer>,
+    ) -> bool {
         let Some((session, frame)) = self.top(root) else { return false };
         let Some(open) = &mut frame.open else { return false };
         let Some(Doing::Question(asking)) = &mut open.doing else { return false };
@@ -284,7 +301,9 @@ impl Play {
     fn act(&mut self, emit: &mut Emit, root: &mut Session, action: Action, pace: Pace, always: &[String]) {
         let (number, calls) = (self.number, self.calls);
         let fill = |text: &str, prompt: &str, answer: &str| {
-            text.replace("${prompt}", prompt).replace("${answer}", answer).replace("${turn}", &number.to_string())
+            text.replace("${prompt}", prompt)
+                .replace("${answer}", answer)
+                .replace("${turn}", &number.to_string())
         };
         let Some((frame, below)) = self.frames.split_last_mut() else { return };
         let session = session(&mut frame.kind, below, root);
@@ -298,11 +317,19 @@ impl Play {
         match action {
             Action::Text(stream) => {
                 let text = fill(&stream.text.0, &self.prompt, &self.answer);
-                open.doing = Some(Doing::Stream(Streaming::begin(emit, session, &message, "text", &stream, text)));
+                open.doing =
+                    Some(Doing::Stream(Streaming::begin(emit, session, &message, "text", &stream, text)));
             }
             Action::Reasoning(stream) => {
                 let text = fill(&stream.text.0, &self.prompt, &self.answer);
-                open.doing = Some(Doing::Stream(Streaming::begin(emit, session, &message, "reasoning", &stream, text)));
+                open.doing = Some(Doing::Stream(Streaming::begin(
+                    emit,
+                    session,
+                    &message,
+                    "reasoning",
+                    &stream,
+                    text,
+                )));
             }
             Action::Todo(todos) => set_todos(emit, session, &message, &todos),
             Action::Question(question) => {
@@ -336,7 +363,12 @@ impl Play {
                 self.frames.push(Frame::new(Kind::Compaction, user, &[step]));
             }
             Action::Error(failure) => self.break_off(emit, root, &error_of(&failure), "error"),
-            Action::Bash(_) | Action::Write(_) | Action::Edit(_) | Action::Read(_) | Action::Grep(_) | Action::Glob(_) => {
+            Action::Bash(_)
+            | Action::Write(_)
+            | Action::Edit(_)
+            | Action::Read(_)
+            | Action::Grep(_)
+            | Action::Glob(_) => {
                 unreachable!("Tool::of knows every tool")
             }
         }
@@ -379,9 +411,11 @@ impl Play {
         match frame.kind {
             Kind::Turn => {
                 close(emit, root, "completed");
-                let diffs: Vec<Patch> = frame.changes.iter().map(|change| Patch::of(change, &change.path)).collect();
+                let diffs: Vec<Patch> =
+                    frame.changes.iter().map(|change| Patch::of(change, &change.path)).collect();
                 let sum = |lines: fn(&Patch) -> usize| diffs.iter().map(lines).sum();
-                root.summary = Some((sum(|patch| patch.additions), sum(|patch| patch.deletions), diffs.len()));
+                root.summary =
+                    Some((sum(|patch| patch.additions), sum(|patch| patch.deletions), diffs.len()));
                 emit.session_updated(root);
                 emit.event("session.diff", Some(&root.id), &json!({ "sessionID": root.id, "diff": [] }));
                 frame.user.diffs = Some(diffs);
@@ -423,7 +457,11 @@ impl Play {
         let whole = !matches!(frame.kind, Kind::Compaction);
         let session = session(&mut frame.kind, &mut self.frames, root);
         if whole {
-            emit.event("session.error", Some(&session.id), &json!({ "sessionID": session.id, "error": error }));
+            emit.event(
+                "session.error",
+                Some(&session.id),
+                &json!({ "sessionID": session.id, "error": error }),
+            );
             emit.idle(session);
         }
         if let Some(mut open) = frame.open.take() {
@@ -432,7 +470,8 @@ impl Play {
                 Some(Doing::Tool(running)) => running.abort(emit, session),
                 Some(Doing::Question(mut asking)) => drop(asking.rejected(emit, session, ABORTED)),
                 Some(Doing::Task(part)) => part.failed(emit, session, ABORTED),
-                Some(Doing::Latency(_) | Doing::Pause(_) | Doing::Compacting | Doing::Retry { .. }) | None => {}
+                Some(Doing::Latency(_) | Doing::Pause(_) | Doing::Compacting | Doing::Retry { .. })
+                | None => {}
             }
             open.message.error = Some(error.clone());
             open.message.completed = Some(emit.now);
@@ -457,7 +496,14 @@ impl Play {
 
 impl Frame {
     fn new(kind: Kind, user: User, steps: &[Step]) -> Self {
-        Self { kind, user, steps: steps.iter().cloned().collect(), open: None, changes: Vec::new(), said: String::new() }
+        Self {
+            kind,
+            user,
+            steps: steps.iter().cloned().collect(),
+            open: None,
+            changes: Vec::new(),
+            said: String::new(),
+        }
     }
 
     /// The rest of the turn is replaced.

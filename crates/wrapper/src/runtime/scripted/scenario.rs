@@ -399,7 +399,9 @@ fn default_timeout_ms() -> u64 {
 
 impl Script {
     fn check(&self) -> Result<(), ScenarioError> {
-        let fault = |place: &str, problem: &str| Err(ScenarioError::Sense { place: place.into(), problem: problem.into() });
+        let fault = |place: &str, problem: &str| {
+            Err(ScenarioError::Sense { place: place.into(), problem: problem.into() })
+        };
         if self.turns.is_empty() {
             return fault("turns", "there must be at least one");
         }
@@ -418,7 +420,9 @@ impl Script {
         for name in &start.turns {
             match self.turns.iter().find(|turn| turn.name == *name) {
                 None => return fault("start", &format!("there is no turn {name:?}")),
-                Some(Turn { prompt: None, .. }) => return fault("start", &format!("the turn {name:?} has no prompt")),
+                Some(Turn { prompt: None, .. }) => {
+                    return fault("start", &format!("the turn {name:?} has no prompt"));
+                }
                 Some(Turn { prompt: Some(_), .. }) => {}
             }
         }
@@ -428,7 +432,10 @@ impl Script {
 
 fn check_steps(place: &str, steps: &[Step]) -> Result<(), ScenarioError> {
     if steps.is_empty() {
-        return Err(ScenarioError::Sense { place: place.to_owned(), problem: "there are no steps".to_owned() });
+        return Err(ScenarioError::Sense {
+            place: place.to_owned(),
+            problem: "there are no steps".to_owned(),
+        });
     }
     for (step, number) in steps.iter().zip(1..) {
         check_actions(&format!("{place}, step {number}"), &step.actions)?;
@@ -519,9 +526,12 @@ mod tests {
             place(&with_action("{\"read\": {\"path\": \"../secret\"}}")),
             "scenario, turn \"a\", step 1, action 1: \"../secret\" leaves the work folder"
         );
-        assert!(place(&with_action("{\"write\": {\"path\": \"/etc/x\", \"content\": \"\"}}")).contains("leaves"));
+        assert!(
+            place(&with_action("{\"write\": {\"path\": \"/etc/x\", \"content\": \"\"}}")).contains("leaves")
+        );
         assert!(place(&with_action("{\"choose\": {\"of\": []}}")).contains("nothing to choose"));
-        let start = with_action("{\"pause\": {\"ms\": 1}}").replacen('{', "{\"start\": {\"turns\": [\"b\"]},", 1);
+        let start =
+            with_action("{\"pause\": {\"ms\": 1}}").replacen('{', "{\"start\": {\"turns\": [\"b\"]},", 1);
         assert!(place(&start).contains("there is no turn \"b\""));
         assert!(place(&start.replace("\"b\"", "\"a\"")).contains("has no prompt"));
     }

@@ -52,15 +52,18 @@ impl Tool {
                 let (command, description) = (bash.command.0.trim_end().to_owned(), bash.description.clone());
                 Some((Self::Bash { command, description, timeout_ms: bash.timeout_ms }, bash.ask.clone()))
             }
-            Action::Write(write) => {
-                Some((Self::Write { path: write.path.clone(), content: write.content.0.clone() }, write.ask.clone()))
-            }
+            Action::Write(write) => Some((
+                Self::Write { path: write.path.clone(), content: write.content.0.clone() },
+                write.ask.clone(),
+            )),
             Action::Edit(edit) => {
                 let (old, new) = (edit.old.0.clone(), edit.new.0.clone());
                 Some((Self::Edit { path: edit.path.clone(), old, new }, edit.ask.clone()))
             }
             Action::Read(read) => Some((Self::Read { path: read.path.clone() }, None)),
-            Action::Grep(grep) => Some((Self::Grep { pattern: grep.pattern.clone(), path: grep.path.clone() }, None)),
+            Action::Grep(grep) => {
+                Some((Self::Grep { pattern: grep.pattern.clone(), path: grep.path.clone() }, None))
+            }
             Action::Glob(glob) => Some((Self::Glob { pattern: glob.pattern.clone() }, None)),
             Action::Text(_)
             | Action::Reasoning(_)
@@ -104,7 +107,9 @@ impl Tool {
                 json!({ "command": command, "description": description, "timeout": timeout_ms })
             }
             Self::Write { path, content } => json!({ "filePath": full(path), "content": content }),
-            Self::Edit { path, old, new } => json!({ "filePath": full(path), "oldString": old, "newString": new }),
+            Self::Edit { path, old, new } => {
+                json!({ "filePath": full(path), "oldString": old, "newString": new })
+            }
             Self::Read { path } => json!({ "filePath": full(path) }),
             Self::Grep { pattern, path } => {
                 json!({ "pattern": pattern, "path": path.as_deref().map_or_else(|| directory.to_owned(), full) })

@@ -47,14 +47,24 @@ pub(crate) enum News {
 }
 
 /// Runs a tool in `directory` to its end, or until it is cancelled; says then that it ended. Nothing of it runs on.
-pub(crate) async fn run(directory: PathBuf, call: Call, news: mpsc::Sender<News>, cancelled: CancellationToken) {
+pub(crate) async fn run(
+    directory: PathBuf,
+    call: Call,
+    news: mpsc::Sender<News>,
+    cancelled: CancellationToken,
+) {
     let number = call.number;
     let (outcome, change) = match call.tool {
         Tool::Bash { command, description, timeout_ms } => {
-            let shell = Shell { directory: &directory, description, limit: Duration::from_millis(timeout_ms) };
+            let shell =
+                Shell { directory: &directory, description, limit: Duration::from_millis(timeout_ms) };
             (shell.run(&command, number, &news, &cancelled).await, None)
         }
-        tool @ (Tool::Write { .. } | Tool::Edit { .. } | Tool::Read { .. } | Tool::Grep { .. } | Tool::Glob { .. }) => {
+        tool @ (Tool::Write { .. }
+        | Tool::Edit { .. }
+        | Tool::Read { .. }
+        | Tool::Grep { .. }
+        | Tool::Glob { .. }) => {
             let done = tokio::task::spawn_blocking(move || on_files(&directory, &tool)).await;
             done.unwrap_or_else(|error| (Outcome::Failed(error.to_string()), None))
         }
@@ -179,7 +189,8 @@ impl Output {
         let mut text = String::new();
         for chunk in self.bytes.utf8_chunks() {
             text.push_str(chunk.valid());
-            let whole = chunk.invalid().len() > 1 || !std::ptr::eq(chunk.invalid().as_ptr_range().end, self.bytes.as_ptr_range().end);
+            let whole = chunk.invalid().len() > 1
+                || !std::ptr::eq(chunk.invalid().as_ptr_range().end, self.bytes.as_ptr_range().end);
             if !chunk.invalid().is_empty() && whole {
                 text.push(char::REPLACEMENT_CHARACTER);
             }
@@ -213,7 +224,8 @@ fn write(directory: &Path, path: &str, content: &str) -> Done {
         std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
     std::fs::write(&file, content).map_err(|error| format!("{}: {error}", file.display()))?;
-    let metadata = json!({ "diagnostics": {}, "filepath": file, "exists": before.is_some(), "truncated": false });
+    let metadata =
+        json!({ "diagnostics": {}, "filepath": file, "exists": before.is_some(), "truncated": false });
     let outcome = Outcome::Completed { output: "Wrote file successfully.".to_owned(), metadata };
     Ok((outcome, Some(FileChange { path: path.to_owned(), before, after: content.to_owned() })))
 }
@@ -224,7 +236,9 @@ fn edit(directory: &Path, path: &str, old: &str, new: &str) -> Done {
     match before.matches(old).count() {
         1 => {}
         0 => return Err("Could not find oldString in the file.".to_owned()),
-        many => return Err(format!("Found {many} matches for oldString. Provide more of the lines around it.")),
+        many => {
+            return Err(format!("Found {many} matches for oldString. Provide more of the lines around it."));
+        }
     }
     let after = before.replacen(old, new, 1);
     std::fs::write(&file, &after).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -236,7 +250,8 @@ fn edit(directory: &Path, path: &str, old: &str, new: &str) -> Done {
 fn read(directory: &Path, path: &str) -> Done {
     let file = directory.join(path);
     let text = std::fs::read_to_string(&file).map_err(|_| format!("File not found: {}", file.display()))?;
-    let numbered: String = text.lines().zip(1..).map(|(line, number)| format!("{number}: {line}\n")).collect();
+    let numbered: String =
+        text.lines().zip(1..).map(|(line, number)| format!("{number}: {line}\n")).collect();
     let output = format!(
         "<path>{}</path>\n<type>file</type>\n<content>\n{numbered}\n(End of file - total {} lines)\n</content>",
         file.display(),
@@ -252,7 +267,8 @@ fn grep(directory: &Path, pattern: &str, path: Option<&str>) -> Done {
     let mut matches = 0;
     for file in files(&directory.join(path.unwrap_or("."))) {
         let Ok(text) = std::fs::read_to_string(&file) else { continue };
-        let lines: Vec<(usize, &str)> = (1..).zip(text.lines()).filter(|(_, line)| line.contains(pattern)).collect();
+        let lines: Vec<(usize, &str)> =
+            (1..).zip(text.lines()).filter(|(_, line)| line.contains(pattern)).collect();
         if lines.is_empty() {
             continue;
         }
@@ -262,7 +278,8 @@ fn grep(directory: &Path, pattern: &str, path: Option<&str>) -> Done {
             output.push_str(&format!("  Line {number}: {line}\n"));
         }
     }
-    let output = if matches == 0 { "No files found".to_owned() } else { format!("Found {matches} matches{output}") };
+    let output =
+        if matches == 0 { "No files found".to_owned() } else { format!("Found {matches} matches{output}") };
     Ok((Outcome::Completed { output, metadata: json!({ "matches": matches, "truncated": false }) }, None))
 }
 
@@ -292,8 +309,11 @@ fn files(path: &Path) -> Vec<PathBuf> {
             continue;
         }
         let Ok(entries) = std::fs::read_dir(&path) else { continue };
-        let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        folders.extend(entries.flatten().map(|entry| entry.path()).filter(|path| !hidden(path) && !path.is_symlink()));
+        let hidden =
+            |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        folders.extend(
+            entries.flatten().map(|entry| entry.path()).filter(|path| !hidden(path) && !path.is_symlink()),
+        );
         if found.len() > SEARCH_FILES {
             break;
         }
@@ -338,7 +358,9 @@ mod tests {
         let (output, metadata) = completed(&news);
         assert_eq!(output, "one\ntwo\n");
         assert_eq!(metadata["exit"], 3);
-        assert!(news.iter().any(|news| matches!(news, News::Output { output, .. } if output.starts_with("one"))));
+        assert!(
+            news.iter().any(|news| matches!(news, News::Output { output, .. } if output.starts_with("one")))
+        );
     }
 
     #[tokio::test]
@@ -350,7 +372,9 @@ mod tests {
         let tool = Tool::Bash { command, description: String::new(), timeout_ms: 600_000 };
         let call = Call { number: 1, tool };
         let running = tokio::spawn(run(folder.path().to_owned(), call, sender, cancelled.clone()));
-        let Some(News::Output { output, .. }) = news.recv().await else { panic!("the command says its child's id") };
+        let Some(News::Output { output, .. }) = news.recv().await else {
+            panic!("the command says its child's id")
+        };
         cancelled.cancel();
         running.await.unwrap();
         assert!(gone(output.trim()).await, "process {output} is still there");
@@ -359,7 +383,8 @@ mod tests {
     #[tokio::test]
     async fn p16_a_command_dies_with_the_pipe_that_its_wrapper_holds() {
         let folder = tempfile::tempdir().unwrap();
-        let shell = Shell { directory: folder.path(), description: String::new(), limit: Duration::from_secs(600) };
+        let shell =
+            Shell { directory: folder.path(), description: String::new(), limit: Duration::from_secs(600) };
         let mut child = shell.spawn("sleep 600 & echo $!; wait").unwrap();
         let mut output = [0; 32];
         let length = child.stdout.as_mut().unwrap().read(&mut output).await.unwrap();
@@ -403,7 +428,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let on = |tool: Tool| on_files(folder.path(), &tool);
         let (_, change) = on(Tool::Write { path: "src/a.rs".into(), content: "one\ntwo\n".into() });
-        assert_eq!(change, Some(FileChange { path: "src/a.rs".into(), before: None, after: "one\ntwo\n".into() }));
+        assert_eq!(
+            change,
+            Some(FileChange { path: "src/a.rs".into(), before: None, after: "one\ntwo\n".into() })
+        );
         let (_, change) = on(Tool::Edit { path: "src/a.rs".into(), old: "two".into(), new: "2".into() });
         assert_eq!(change.unwrap().before.as_deref(), Some("one\ntwo\n"));
         assert_eq!(std::fs::read_to_string(folder.path().join("src/a.rs")).unwrap(), "one\n2\n");
@@ -412,7 +440,9 @@ mod tests {
             Outcome::Failed(error) => error,
         };
         assert!(output(Tool::Read { path: "src/a.rs".into() }).contains("1: one\n2: 2\n"));
-        assert!(output(Tool::Grep { pattern: "one".into(), path: Some("src".into()) }).contains("Line 1: one"));
+        assert!(
+            output(Tool::Grep { pattern: "one".into(), path: Some("src".into()) }).contains("Line 1: one")
+        );
         assert!(output(Tool::Glob { pattern: "**/*.rs".into() }).ends_with("src/a.rs"));
         assert_eq!(output(Tool::Glob { pattern: "*.md".into() }), "No files found");
         let failed = output(Tool::Edit { path: "src/a.rs".into(), old: "three".into(), new: String::new() });
