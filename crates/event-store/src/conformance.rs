@@ -39,6 +39,7 @@ macro_rules! conformance_tests {
         $crate::conformance_tests! { @each $fixture;
             appending::positions_grow_in_the_order_of_the_batches
             appending::a_refused_batch_leaves_nothing
+            appending::a_refused_batch_does_no_harm_to_those_beside_it
             appending::p5_of_concurrent_appends_each_has_its_own_positions
             appending::an_append_that_expects_another_head_is_refused
             appending::an_append_of_nothing_makes_the_log

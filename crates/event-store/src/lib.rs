@@ -15,7 +15,6 @@
 //!
 //! ```
 //! use gastown_event_store::{Append, EventStore, MemoryStore, ReadLimit, RetentionPolicy};
-//! # use gastown_event_protocol as protocol;
 //! use protocol::{LogId, NewEvent, Seq, Timestamp};
 //!
 //! # #[tokio::main(flavor = "current_thread")]

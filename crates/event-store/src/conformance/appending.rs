@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use protocol::{LogId, RawData, Seq, limits};
 
 use super::{Fixture, agent, append, event, other_agent, plain, plains, read_all, seqs};
-use crate::{Append, AppendError, EventStore, ReadError, RetentionPolicy};
+use crate::{Append, AppendError, EventStore, ProducerBatch, ReadError, RetentionPolicy};
 
 /// Clause 1.
 pub async fn positions_grow_in_the_order_of_the_batches(fixture: &mut impl Fixture) {
@@ -30,6 +30,37 @@ pub async fn a_refused_batch_leaves_nothing(fixture: &mut impl Fixture) {
     store.append(&other_agent(), too_large()).await.unwrap_err();
     let unknown = store.bounds(&other_agent()).await;
     assert!(matches!(unknown, Err(ReadError::UnknownLog { .. })), "{unknown:?}");
+}
+
+/// Clause 2: backends may commit them together, but each stands for itself.
+pub async fn a_refused_batch_does_no_harm_to_those_beside_it(fixture: &mut impl Fixture) {
+    let store = std::sync::Arc::new(fixture.open(RetentionPolicy::default()));
+    let numbered = |generation, first| ProducerBatch { producer: "p".parse().unwrap(), generation, first };
+    let first = Append::of(plains(0..1)).from_producer(numbered(5, 1));
+    store.append(&agent(), first).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..60 {
+        let batch = match n % 6 {
+            0 => Append::of(plains(0..2)).from_producer(numbered(4, 1)),
+            1 => Append::of(plains(0..2)).from_producer(numbered(5, 9)),
+            2 => Append::of(plains(0..2)).expecting(Seq::new(1_000)),
+            3 => Append::of(vec![plain(0), oversized()]),
+            _ => Append::of(plains(0..2)),
+        };
+        let store = std::sync::Arc::clone(&store);
+        tasks.spawn(async move { (n % 6, store.append(&agent(), batch).await) });
+    }
+    while let Some(done) = tasks.join_next().await {
+        match done.unwrap() {
+            (0, Err(AppendError::Fenced { .. }))
+            | (1, Err(AppendError::Hole { .. }))
+            | (2, Err(AppendError::Conflict { .. }))
+            | (3, Err(AppendError::TooLarge { .. }))
+            | (4 | 5, Ok(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seqs(&*store).await, (1..=41).collect::<Vec<_>>());
 }
 
 /// Clauses 1 and 5, with 64 appends at a time to eight logs.
