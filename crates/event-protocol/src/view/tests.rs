@@ -97,6 +97,24 @@ fn messages_are_in_the_order_of_their_times_and_parts_of_their_ids() {
 }
 
 #[test]
+fn sessions_are_oldest_first_and_children_below_their_parent() {
+    let session = |id: &str, parent: Value, created: u64| {
+        let info = json!({ "id": id, "parentID": parent, "time": { "created": created } });
+        ("session.updated", data(json!({ "info": info })))
+    };
+    // Ids of sessions fall with time on kilo and opencode.
+    let view = fold(&[
+        session("ses_7", json!("ses_9"), 30),
+        session("ses_8", json!("ses_9"), 20),
+        session("ses_9", Value::Null, 10),
+    ]);
+    let ids = |sessions: &[SessionRef<'_>]| sessions.iter().map(|s| s.id().to_string()).collect::<Vec<_>>();
+    assert_eq!(ids(&view.sessions()), ["ses_9", "ses_8", "ses_7"]);
+    assert_eq!(ids(&view.roots()), ["ses_9"]);
+    assert_eq!(ids(&view.roots()[0].children()), ["ses_8", "ses_7"]);
+}
+
+#[test]
 fn a_removed_message_takes_its_parts_and_leaves_one_tombstone() {
     let view = fold(&[
         part_of("msg_1", "prt_1", json!({ "type": "text" })),
