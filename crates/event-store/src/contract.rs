@@ -5,7 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use protocol::{Epoch, Event, Key, LogId, NewEvent, ProducerId, Seq, Timestamp, limits};
-use tokio::sync::watch;
+
+use crate::Tail;
 
 /// Event logs, addressed by [`LogId`].
 ///
@@ -314,44 +315,6 @@ impl RetentionPolicy {
         match log {
             LogId::Agent(_) => self.agent,
             LogId::Town(_) => self.town,
-        }
-    }
-}
-
-/// The newest position of a log, as a tail sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// The log's incarnation.
-    pub epoch: Epoch,
-    /// The newest committed position.
-    pub seq: Seq,
-}
-
-/// Follows the head of one log. Cheap; holds nothing of the log.
-#[derive(Debug, Clone)]
-pub struct Tail(watch::Receiver<Option<Head>>);
-
-impl Tail {
-    /// A tail that a backend feeds: `None` until the log has its first commit.
-    #[must_use]
-    pub fn new(receiver: watch::Receiver<Option<Head>>) -> Self {
-        Self(receiver)
-    }
-
-    /// The head by now.
-    #[must_use]
-    pub fn head(&self) -> Option<Head> {
-        self.0.borrow().clone()
-    }
-
-    /// Waits until the head is another than the one this tail returned last; `None` when the store is gone.
-    /// Cancel-safe.
-    pub async fn changed(&mut self) -> Option<Head> {
-        loop {
-            self.0.changed().await.ok()?;
-            if let Some(head) = self.0.borrow_and_update().clone() {
-                return Some(head);
-            }
         }
     }
 }

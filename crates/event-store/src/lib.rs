@@ -11,7 +11,7 @@
 //! - [`EventStore`] is the contract, as numbered clauses.
 //! - [`MemoryStore`] keeps all of them but durability.
 //! - [`SqliteStore`] keeps all of them, over crashes, the loss of power and bit rot.
-//! - [`conformance`] is how a backend of your own is tried.
+//! - `conformance`, a module behind the feature of that name, is how a backend of your own is tried.
 //!
 //! ```
 //! use gastown_event_store::{Append, EventStore, MemoryStore, ReadLimit, RetentionPolicy};
@@ -52,11 +52,13 @@ mod memory;
 mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod tail;
 
 pub use contract::{
-    Append, AppendError, Appended, Bounds, EventStore, Head, LogSummary, Page, ProducerBatch, ProducerState,
-    ReadError, ReadLimit, Record, Retention, RetentionPolicy, Snapshot, StoreError, Tail,
+    Append, AppendError, Appended, Bounds, EventStore, LogSummary, Page, ProducerBatch, ProducerState,
+    ReadError, ReadLimit, Record, Retention, RetentionPolicy, Snapshot, StoreError,
 };
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Durability, OpenError, SqliteOptions, SqliteStore};
+pub use tail::{Head, HeadFeed, Tail};

@@ -9,11 +9,11 @@ use std::{
 
 use async_trait::async_trait;
 use protocol::{LogId, Seq, Timestamp};
-use tokio::sync::watch;
 
 use crate::{
-    Append, AppendError, Appended, Bounds, EventStore, Head, LogSummary, Page, ProducerState, ReadError,
-    ReadLimit, Record, RetentionPolicy, Snapshot, StoreError, Tail, epochs::Epochs, rules::LogState,
+    Append, AppendError, Appended, Bounds, EventStore, Head, HeadFeed, LogSummary, Page, ProducerState,
+    ReadError, ReadLimit, Record, RetentionPolicy, Snapshot, StoreError, Tail, epochs::Epochs,
+    rules::LogState,
 };
 
 /// Event logs in memory. Keeps every clause but durability: what it holds ends with it.
@@ -30,7 +30,7 @@ struct Logs {
 
 struct Log {
     kept: Option<Kept>,
-    head: watch::Sender<Option<Head>>,
+    head: HeadFeed,
 }
 
 struct Kept {
@@ -116,7 +116,7 @@ impl EventStore for MemoryStore {
         if by_name.len().is_power_of_two() {
             forget_unused(by_name);
         }
-        Tail::new(by_name.entry(log.clone()).or_insert_with(Log::unknown).head.subscribe())
+        by_name.entry(log.clone()).or_insert_with(Log::unknown).head.tail()
     }
 
     async fn producer(&self, log: &LogId) -> Result<Option<ProducerState>, ReadError> {
@@ -135,7 +135,7 @@ impl EventStore for MemoryStore {
         let mut logs = self.lock();
         if let Some(entry) = logs.by_name.get_mut(log) {
             entry.kept = None;
-            entry.head.send_replace(None);
+            entry.head.publish(None);
         }
         forget_unused(&mut logs.by_name);
         Ok(())
@@ -163,21 +163,17 @@ impl EventStore for MemoryStore {
 
 /// Names that nobody keeps or follows do not add up.
 fn forget_unused(logs: &mut BTreeMap<LogId, Log>) {
-    logs.retain(|_, log| log.kept.is_some() || log.head.receiver_count() > 0);
+    logs.retain(|_, log| log.kept.is_some() || log.head.is_followed());
 }
 
 impl Log {
     fn unknown() -> Self {
-        Self { kept: None, head: watch::Sender::new(None) }
+        Self { kept: None, head: HeadFeed::new() }
     }
 
     fn publish(&self, appended: &Appended) {
         let head = Head { epoch: appended.epoch.clone(), seq: appended.head };
-        self.head.send_if_modified(|known| {
-            let is_other = known.as_ref() != Some(&head);
-            *known = Some(head);
-            is_other
-        });
+        self.head.publish(Some(head));
     }
 }
 

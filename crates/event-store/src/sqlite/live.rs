@@ -6,11 +6,10 @@ use std::{
 };
 
 use protocol::{LogId, Seq, Timestamp};
-use tokio::sync::watch;
 
 use crate::{
-    Head, LogSummary, Page, ProducerState, ReadError, ReadLimit, Record, RetentionPolicy, StoreError, Tail,
-    rules::Header,
+    Head, HeadFeed, LogSummary, Page, ProducerState, ReadError, ReadLimit, Record, RetentionPolicy,
+    StoreError, Tail, rules::Header,
 };
 
 /// All logs of a store, as of their last commit. The writer changes it, after each commit; everybody reads it.
@@ -32,7 +31,7 @@ pub(super) struct HotLimit {
 
 #[derive(Debug)]
 struct Live {
-    head: watch::Sender<Option<Head>>,
+    head: HeadFeed,
     kept: Mutex<Option<Kept>>,
 }
 
@@ -63,12 +62,12 @@ impl LiveLogs {
     pub(super) fn tail(&self, log: &LogId) -> Tail {
         let mut logs = lock(&self.by_name);
         if self.closed.get().is_some() {
-            return Tail::new(watch::Sender::new(None).subscribe());
+            return HeadFeed::new().tail();
         }
         if logs.len().is_power_of_two() {
             forget_unused(&mut logs);
         }
-        Tail::new(logs.entry(log.clone()).or_insert_with(Live::unknown).head.subscribe())
+        logs.entry(log.clone()).or_insert_with(Live::unknown).head.tail()
     }
 
     pub(super) fn header(&self, log: &LogId) -> Result<Header, ReadError> {
@@ -111,11 +110,7 @@ impl LiveLogs {
                 None => *kept = Some(Kept::new(published, self.hot)),
             }
         }
-        live.head.send_if_modified(|known| {
-            let is_other = known.as_ref() != Some(&head);
-            *known = Some(head);
-            is_other
-        });
+        live.head.publish(Some(head));
     }
 
     /// Shows that a log is gone. Whoever follows it waits for its next incarnation.
@@ -123,7 +118,7 @@ impl LiveLogs {
         let mut logs = lock(&self.by_name);
         if let Some(live) = logs.get(log) {
             *lock(&live.kept) = None;
-            live.head.send_replace(None);
+            live.head.publish(None);
         }
         forget_unused(&mut logs);
     }
@@ -169,7 +164,7 @@ impl LiveLogs {
 
 impl Live {
     fn unknown() -> Arc<Self> {
-        Arc::new(Self { head: watch::Sender::new(None), kept: Mutex::new(None) })
+        Arc::new(Self { head: HeadFeed::new(), kept: Mutex::new(None) })
     }
 }
 
@@ -252,7 +247,7 @@ impl Ring {
 
 /// Names that nobody keeps or follows do not add up.
 fn forget_unused(logs: &mut BTreeMap<LogId, Arc<Live>>) {
-    logs.retain(|_, live| lock(&live.kept).is_some() || live.head.receiver_count() > 0);
+    logs.retain(|_, live| lock(&live.kept).is_some() || live.head.is_followed());
 }
 
 /// Nothing panics while one of these locks is held, so a poisoned one still guards whole values.
