@@ -57,6 +57,7 @@
 mod diff;
 mod doing;
 mod emit;
+mod frame;
 pub(super) mod ids;
 mod machine;
 mod play;
