@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::recording::{Recording, fold};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn p10_a_compacted_log_folds_to_the_same_view(log in log()) {
