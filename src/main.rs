@@ -1,2 +1,7 @@
-//! The binary.
-fn main() {}
+//! The binary `gastown`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gastown::cli::run()
+}

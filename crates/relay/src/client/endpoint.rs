@@ -48,7 +48,9 @@ impl Endpoint {
 
     /// The URL of a route such as `v1/agents/a/events`.
     pub(super) fn route(&self, path: &str) -> Url {
-        self.base.join(path).expect("a route is a relative URL made of ids")
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{}", url.path(), path.trim_start_matches('/')));
+        url
     }
 
     /// The WebSocket that carries any log (§4).

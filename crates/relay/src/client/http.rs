@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{
     StreamExt as _,
     stream::{BoxStream, unfold},
@@ -29,6 +30,17 @@ const ANSWER: Duration = Duration::from_secs(60);
 pub struct Client {
     endpoint: Endpoint,
     http: reqwest::Client,
+}
+
+/// What [`Client::call`] does with a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Reads it.
+    Get,
+    /// Sends it something.
+    Post,
+    /// Removes it.
+    Delete,
 }
 
 /// Part of a log, read at once (§4).
@@ -139,6 +151,28 @@ impl Client {
     /// When the relay refused, could not be asked, or the answer has another shape.
     pub async fn view<T: DeserializeOwned>(&self, log: &LogId) -> Result<T, ApiError> {
         read(self.request(Method::GET, &format!("{}/view", path(log))), "fold a log").await
+    }
+
+    /// One exchange with a route of the same server that is not the relay's, such as a worker's `api/…`: JSON in, JSON
+    /// out, with the same credentials. Gives the status and the body, whatever the status is.
+    ///
+    /// # Errors
+    /// When the server could not be asked.
+    pub async fn call(&self, verb: Verb, route: &str, body: Option<Bytes>) -> Result<(u16, Bytes), ApiError> {
+        let doing = "call the server";
+        let method = match verb {
+            Verb::Get => Method::GET,
+            Verb::Post => Method::POST,
+            Verb::Delete => Method::DELETE,
+        };
+        let mut request = self.request(method, route);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        let response = send(request, doing).await?;
+        let status = response.status().as_u16();
+        let body = response.bytes().await.map_err(|source| unreachable(doing, source))?;
+        Ok((status, body))
     }
 
     fn request(&self, method: Method, route: &str) -> RequestBuilder {

@@ -34,5 +34,5 @@ mod session;
 pub use credentials::{Credentials, TicketError, TicketSource, Token};
 pub use error::{ClientError, FollowError};
 pub use follow::Follow;
-pub use http::{Client, EventPage, PageGap};
+pub use http::{Client, EventPage, PageGap, Verb};
 pub use session::Connection;

@@ -1,0 +1,142 @@
+//! The command line of the binary `gastown`: one module per subcommand.
+
+mod abort;
+mod agent;
+mod agents;
+mod answer;
+mod completions;
+mod exit;
+mod paint;
+mod progress;
+mod prompt;
+mod server;
+mod token;
+mod watch;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
+pub use exit::Exit;
+use tracing_subscriber::EnvFilter;
+
+use self::{
+    exit::exit_of,
+    paint::{Paint, Tone},
+};
+
+/// Run fleets of coding agents; watch and steer them live
+#[derive(Debug, Parser)]
+#[command(name = "gastown", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+struct Cli {
+    /// Say more on stderr: -v what happens, -vv everything [env: GASTOWN_LOG]
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    subcommand: Sub,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gastown demo                                   a whole town with scripted agents, nothing installed
+  gastown up                                     the real thing, on http://127.0.0.1:4280
+  gastown agent start toast --runtime opencode   an agent in this folder
+  gastown prompt toast 'make the tests green'    give it work
+  gastown watch toast                            see what it does, live";
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    Agent(agent::Agent),
+    Agents(agents::Agents),
+    Prompt(prompt::Prompt),
+    Permit(answer::Permit),
+    Answer(answer::Answer),
+    Abort(abort::Abort),
+    Watch(watch::Watch),
+    Token(token::Token),
+    Completions(completions::Completions),
+}
+
+/// Runs the command line of this process; the code is one of [`Exit`], or the wrapper's own.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // What cannot be printed cannot be reported either.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    log_to_stderr(cli.verbose);
+    match execute(cli.subcommand) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let exit = exit_of(&error);
+            if exit != Exit::Done {
+                report(&error);
+            }
+            exit.into()
+        }
+    }
+}
+
+fn execute(subcommand: Sub) -> anyhow::Result<Exit> {
+    match subcommand {
+        Sub::Completions(command) => command.run(&mut Cli::command()),
+        Sub::Token(command) => command.run(),
+        Sub::Agent(command) => in_runtime(command.run()),
+        Sub::Agents(command) => in_runtime(command.run()),
+        Sub::Prompt(command) => in_runtime(command.run()),
+        Sub::Permit(command) => in_runtime(command.run()),
+        Sub::Answer(command) => in_runtime(command.run()),
+        Sub::Abort(command) => in_runtime(command.run()),
+        Sub::Watch(command) => in_runtime(command.run()),
+    }
+}
+
+fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("the threads that do the work cannot be started")?.block_on(command)
+}
+
+/// What the process says of itself goes to stderr; what a command was asked for goes to stdout.
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("GASTOWN_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let stderr = io::stderr();
+    let colour = Paint::of(&stderr) == Paint::Colour;
+    // A second subscriber can only come from a program that embeds this one, and then that one is wanted.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).try_init();
+}
+
+/// An error with its causes, each on a line of its own.
+fn report(error: &anyhow::Error) {
+    let mut stderr = io::stderr();
+    let label = Paint::of(&stderr).paint(Tone::Bad, "error:");
+    let mut text = format!("{label} {error}\n");
+    for cause in error.chain().skip(1) {
+        text.push_str(&format!("  because: {cause}\n"));
+    }
+    // What cannot be printed cannot be reported either.
+    let _ = stderr.write_all(text.as_bytes());
+}
+
+/// Writes to stdout. A reader that has had enough (`| head`) is no error: the process is done.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Err(exit::Refusal::because(Exit::Done, "whoever read the output has gone"))
+        }
+        written => written.context("stdout cannot be written to"),
+    }
+}

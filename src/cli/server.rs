@@ -1,0 +1,252 @@
+//! How a command finds the running server, and what it asks of it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use protocol::{AgentId, Command, CommandId, CommandResult, ErrorBody, LogId, TownId};
+use relay::{
+    ApiError, RelayApi as _,
+    client::{Client, Credentials, Token, Verb},
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::exit::{Exit, Refusal};
+
+/// Where a server listens if nobody says otherwise.
+pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:4280";
+/// The file of the data directory that holds the URL of the server that runs on it.
+pub(super) const URL_FILE: &str = "url";
+/// The file of the data directory that holds the operator's token.
+pub(super) const TOKEN_FILE: &str = "operator-token";
+
+/// Which server to talk to, and as whom.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Server")]
+pub(super) struct ServerArgs {
+    /// URL of the server [default: that of the server that runs on the data directory]
+    #[arg(long, env = "GASTOWN_URL", value_name = "URL", global = true)]
+    url: Option<String>,
+    /// File with the token to show [default: GASTOWN_TOKEN, else operator-token in the data directory]
+    #[arg(long, env = "GASTOWN_TOKEN_FILE", value_name = "FILE", global = true)]
+    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) data_dir: DataDirArgs,
+    /// The town
+    #[arg(long, env = "GASTOWN_TOWN", value_name = "ID", default_value = "main", global = true)]
+    town: TownId,
+}
+
+/// Where a server keeps everything.
+#[derive(Debug, Clone, Args)]
+pub(super) struct DataDirArgs {
+    /// Where the server keeps everything [default: ~/.gastown]
+    #[arg(long, env = "GASTOWN_DATA_DIR", value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
+}
+
+impl DataDirArgs {
+    /// The folder, whether it is there or not.
+    pub(super) fn path(&self) -> anyhow::Result<PathBuf> {
+        if let Some(path) = &self.data_dir {
+            return Ok(path.clone());
+        }
+        let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+        home.map(|home| home.join(".gastown")).ok_or_else(|| {
+            Refusal::because(Exit::Usage, "no home directory is known: say where with --data-dir DIR")
+        })
+    }
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) relay: Client,
+    pub(super) town: TownId,
+}
+
+impl Server {
+    /// The one that the arguments name. Nothing is sent yet.
+    pub(super) fn find(args: &ServerArgs) -> anyhow::Result<Self> {
+        let data_dir = args.data_dir.path()?;
+        let url = match &args.url {
+            Some(url) => url.clone(),
+            None => read_line(&data_dir.join(URL_FILE))?.unwrap_or_else(|| format!("http://{DEFAULT_LISTEN}")),
+        };
+        let credentials = token(args, &data_dir)?.map_or_else(Credentials::none, Credentials::bearer);
+        Ok(Self { relay: Client::new(&url, credentials)?, town: args.town.clone() })
+    }
+
+    /// Steers an agent; what it refuses is an error.
+    pub(super) async fn command(&self, agent: &AgentId, command: Command) -> anyhow::Result<CommandResult> {
+        let id: CommandId = uuid::Uuid::new_v4().simple().to_string().parse().context("a command id is made of hex digits")?;
+        let result = self.relay.command(agent, id, command).await.map_err(|error| self.explain(error))?;
+        match result.error {
+            Some(detail) if !result.ok => Err(Refusal::because(Exit::of(detail.code), detail.message)),
+            None if !result.ok => Err(Refusal::because(Exit::Conflict, format!("{agent} did not take it"))),
+            _ => Ok(result),
+        }
+    }
+
+    /// The agents of the town, as the worker describes them.
+    pub(super) async fn agents(&self) -> anyhow::Result<Vec<Value>> {
+        match self.api(Verb::Get, "agents", None).await? {
+            Value::Array(agents) => Ok(agents),
+            Value::Object(mut named) => match named.remove("agents") {
+                Some(Value::Array(agents)) => Ok(agents),
+                _ => anyhow::bail!("the server's list of agents is not understood"),
+            },
+            _ => anyhow::bail!("the server's list of agents is not understood"),
+        }
+    }
+
+    /// Asks the worker's HTTP API about this town; gives the `data` of its answer.
+    pub(super) async fn api(&self, verb: Verb, route: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let route = format!("api/towns/{}/{route}", self.town);
+        let body = body.map(|body| body.to_string().into());
+        let (status, body) = self.relay.call(verb, &route, body).await.map_err(|error| self.explain(error))?;
+        read_answer(status, &body)
+    }
+
+    /// Says what to do when there is no server.
+    pub(super) fn explain(&self, error: ApiError) -> anyhow::Error {
+        let away = error.code().is_none() && is_connect_failure(&error);
+        let error = anyhow::Error::from(error);
+        if away {
+            let url = self.relay.base_url();
+            return error.context(format!("no server answers at {url}: start one with `gastown up`, or name one with --url"));
+        }
+        error
+    }
+}
+
+/// The id of an agent: its name in lower case.
+pub(super) fn agent_id(name: &str) -> Result<AgentId, protocol::IdError> {
+    name.to_ascii_lowercase().parse()
+}
+
+/// The log of an agent.
+pub(super) fn log_of(agent: &AgentId) -> LogId {
+    LogId::Agent(agent.clone())
+}
+
+
+/// The worker's answer: `{success: true, data}` or `{success: false, error, code}`.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    success: bool,
+    #[serde(default)]
+    data: Value,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    code: Option<Value>,
+}
+
+fn read_answer(status: u16, body: &[u8]) -> anyhow::Result<Value> {
+    if let Ok(Answer { success: true, data, .. }) = serde_json::from_slice(body) {
+        return Ok(data);
+    }
+    let by_status = match status {
+        401 | 403 => Exit::NotAllowed,
+        404 => Exit::NotFound,
+        409 | 502 | 503 => Exit::Conflict,
+        _ => Exit::Failed,
+    };
+    if let Ok(Answer { error: Some(message), code, .. }) = serde_json::from_slice(body) {
+        let code = code.and_then(|code| serde_json::from_value(code).ok());
+        return Err(Refusal::because(code.map_or(by_status, Exit::of), message));
+    }
+    if let Ok(ErrorBody { error }) = serde_json::from_slice(body) {
+        return Err(Refusal::because(Exit::of(error.code), error.message));
+    }
+    let hint = if by_status == Exit::NotAllowed { ": is the token the one of this server? (--token-file)" } else { "" };
+    Err(Refusal::because(by_status, format!("the server answered with status {status}{hint}")))
+}
+
+/// The token to show: the file that was named, else the environment's, else the operator's of the data directory.
+fn token(args: &ServerArgs, data_dir: &Path) -> anyhow::Result<Option<Token>> {
+    if let Some(path) = &args.token_file {
+        let token = std::fs::read_to_string(path).with_context(|| format!("cannot read the token in {}", path.display()))?;
+        return Ok(Some(Token::new(&token)));
+    }
+    if let Some(token) = std::env::var_os("GASTOWN_TOKEN") {
+        let token = token.into_string().map_err(|_| Refusal::because(Exit::Usage, "GASTOWN_TOKEN is no text"))?;
+        return Ok(Some(Token::new(&token)));
+    }
+    Ok(read_line(&data_dir.join(TOKEN_FILE))?.map(|token| Token::new(&token)))
+}
+
+/// A small file, or nothing if it is not there.
+fn read_line(path: &Path) -> anyhow::Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn is_connect_failure(error: &ApiError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.kind() == std::io::ErrorKind::ConnectionRefused;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::exit::exit_of, *};
+
+    #[test]
+    fn an_answer_is_unwrapped_and_a_refusal_keeps_its_code() {
+        let data = read_answer(200, br#"{"success":true,"data":[1]}"#).unwrap();
+        assert_eq!(data, serde_json::json!([1]));
+        let error = read_answer(400, br#"{"success":false,"error":"no agent nux","code":"not_found"}"#).unwrap_err();
+        assert_eq!((error.to_string().as_str(), exit_of(&error)), ("no agent nux", Exit::NotFound));
+    }
+
+    #[test]
+    fn an_answer_of_something_in_between_is_told_by_its_status() {
+        let error = read_answer(401, b"<html>").unwrap_err();
+        assert_eq!(exit_of(&error), Exit::NotAllowed);
+        assert!(error.to_string().contains("--token-file"), "{error}");
+    }
+
+    #[test]
+    fn agents_are_found_by_their_name_in_any_case() {
+        assert_eq!(agent_id("Toast").unwrap().as_str(), "toast");
+        assert!(agent_id("two words").is_err());
+    }
+
+    #[test]
+    fn a_named_token_file_that_is_missing_is_an_error_and_the_default_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut args = ServerArgs {
+            url: None,
+            token_file: None,
+            data_dir: DataDirArgs { data_dir: Some(dir.path().to_owned()) },
+            town: "main".parse().unwrap(),
+        };
+        assert!(Server::find(&args).is_ok());
+        args.token_file = Some(dir.path().join("nowhere"));
+        assert!(Server::find(&args).unwrap_err().to_string().contains("nowhere"));
+    }
+
+    #[test]
+    fn the_server_of_a_data_directory_is_found_by_the_url_it_left_there() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(URL_FILE), "http://127.0.0.1:5555\n").unwrap();
+        let args = ServerArgs {
+            url: None,
+            token_file: None,
+            data_dir: DataDirArgs { data_dir: Some(dir.path().to_owned()) },
+            town: "main".parse().unwrap(),
+        };
+        assert_eq!(Server::find(&args).unwrap().relay.base_url(), "http://127.0.0.1:5555/");
+    }
+}
