@@ -1,0 +1,6 @@
+//! Live pages: one fold per agent, rendered once per change, shared by all viewers.
+
+pub(crate) mod agent;
+pub(crate) mod board;
+pub(crate) mod fleet;
+pub(crate) mod viewer;

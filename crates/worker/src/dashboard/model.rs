@@ -1,0 +1,161 @@
+//! What one agent's page shows: the fold of its log, and a little beside it that the fold does not keep.
+
+use std::collections::VecDeque;
+
+use protocol::{Event, Seq, Timestamp, view::{Lifecycle, NoticeBody, SessionView}};
+use protocol::agent::State;
+
+use super::element;
+
+/// Raw events in the side panel.
+const RECENT: usize = 40;
+/// Minutes of the density picture on the fleet page.
+pub(crate) const MINUTES: usize = 60;
+
+/// One agent, as its events say.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Model {
+    /// The sessions.
+    pub view: SessionView,
+    /// The newest events, oldest first.
+    pub recent: VecDeque<Recent>,
+    /// Events and errors per minute, oldest first, with gaps left out.
+    pub minutes: VecDeque<Minute>,
+}
+
+/// One event, as the side panel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recent {
+    /// Its position.
+    pub seq: Seq,
+    /// Its type.
+    pub kind: std::sync::Arc<str>,
+    /// The size of its payload.
+    pub bytes: usize,
+    /// The element that shows what it speaks of.
+    pub element: Option<String>,
+}
+
+/// How many events one minute had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Minute {
+    /// Minutes since 1970.
+    pub at: i64,
+    /// Events.
+    pub events: u32,
+    /// Errors among them.
+    pub errors: u32,
+}
+
+/// What an agent does just now, as one word of the stylesheet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Doing {
+    /// A person is needed.
+    Waiting,
+    /// It could not start, or its server died.
+    Failed,
+    /// A model call is tried again.
+    Retrying,
+    /// It works.
+    Busy,
+    /// It is being started.
+    Starting,
+    /// It is being ended.
+    Stopping,
+    /// It waits for a prompt.
+    Idle,
+    /// It is not there.
+    Exited,
+}
+
+impl Model {
+    /// Takes the next event.
+    pub(crate) fn apply(&mut self, event: &Event) {
+        self.view.apply(event);
+        self.recent.push_back(Recent {
+            seq: event.seq,
+            kind: event.kind.clone(),
+            bytes: event.data.json().len(),
+            element: element_of(event),
+        });
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+        self.count(event);
+    }
+
+    /// Begins anew after a gap.
+    pub(crate) fn restart_after_gap(&mut self, gap: NoticeBody, time: Timestamp) {
+        self.view.restart_after_gap(gap, time);
+        self.recent.clear();
+    }
+
+    /// What the agent does just now. An open ask counts more than what the wrapper says: it may not have said it yet.
+    pub(crate) fn doing(&self) -> Doing {
+        let agent = self.view.agent();
+        let state = match agent.lifecycle {
+            Lifecycle::Failed(_) => return Doing::Failed,
+            Lifecycle::Exited(_) => return Doing::Exited,
+            Lifecycle::Running(state) => state,
+        };
+        if !self.view.pending().is_empty() {
+            return Doing::Waiting;
+        }
+        match state {
+            State::Starting => Doing::Starting,
+            State::Idle => Doing::Idle,
+            State::Busy => Doing::Busy,
+            State::Waiting => Doing::Waiting,
+            State::Retrying => Doing::Retrying,
+            State::Stopping => Doing::Stopping,
+            _ if self.view.roots().iter().any(|root| matches!(root.status(), protocol::model::SessionStatus::Retry { .. })) => Doing::Retrying,
+            _ if self.view.roots().iter().any(|root| root.is_turn_open()) => Doing::Busy,
+            _ if self.view.seq() == Seq::ZERO => Doing::Exited,
+            _ => Doing::Idle,
+        }
+    }
+
+    fn count(&mut self, event: &Event) {
+        let at = event.time.unix_ms().div_euclid(60_000);
+        let is_error = matches!(&*event.kind, "session.error" | "agent.failed" | "wrapper.lost");
+        match self.minutes.back_mut() {
+            // A clock that was set back must not make the picture run backwards.
+            Some(last) if last.at >= at => {
+                last.events += 1;
+                last.errors += u32::from(is_error);
+            }
+            Some(_) | None => self.minutes.push_back(Minute { at, events: 1, errors: u32::from(is_error) }),
+        }
+        if self.minutes.len() > MINUTES {
+            self.minutes.pop_front();
+        }
+    }
+}
+
+impl Doing {
+    /// `data-state`, icon, word.
+    pub(crate) fn words(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Waiting => ("waiting", "s-waiting", "Needs you"),
+            Self::Failed => ("failed", "s-failed", "Failed"),
+            Self::Retrying => ("retrying", "s-retry", "Retrying"),
+            Self::Busy => ("busy", "s-busy", "Working"),
+            Self::Starting => ("starting", "s-start", "Starting"),
+            Self::Stopping => ("stopping", "s-start", "Stopping"),
+            Self::Idle => ("idle", "s-idle", "Idle"),
+            Self::Exited => ("exited", "exit", "Stopped"),
+        }
+    }
+}
+
+/// The element that shows what an event speaks of.
+fn element_of(event: &Event) -> Option<String> {
+    let (kind, id) = event.key.as_ref()?.as_str().split_once('/')?;
+    match kind {
+        "part" => Some(element::id(id)),
+        "permission" | "question" | "network" => Some(super::part::ask::row_id(id)),
+        "todo" => Some("todos".to_owned()),
+        _ => None,
+    }
+    .or_else(|| event.kind.starts_with("agent.").then(|| format!("evt-{}", event.seq)))
+}

@@ -1,0 +1,8 @@
+//! Whole pages.
+
+pub(crate) mod agent;
+pub(crate) mod fleet;
+pub(crate) mod login;
+pub(crate) mod message;
+pub(crate) mod regions;
+pub(crate) mod shell;

@@ -1,0 +1,81 @@
+//! The parts of a transcript, one element each: pure functions from the fold to HTML.
+
+pub(crate) mod ask;
+pub(crate) mod moment;
+pub(crate) mod output;
+pub(crate) mod prose;
+pub(crate) mod tool;
+pub(crate) mod tool_kind;
+
+use maud::{Markup, html};
+use protocol::{AgentId, Seq, Timestamp};
+
+use super::{element, tree::Node};
+
+/// What every part of one agent's page needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Scope {
+    /// Whose page it is.
+    pub agent: AgentId,
+    /// Whether the reader may steer: asks and composer are shown.
+    pub steer: bool,
+    /// The folder the agent works in: paths are shown relative to it.
+    pub directory: String,
+}
+
+impl Scope {
+    /// A path, relative to the agent's folder where it lies in it.
+    pub(crate) fn path<'p>(&self, path: &'p str) -> &'p str {
+        let inside = path.strip_prefix(self.directory.trim_end_matches('/')).and_then(|rest| rest.strip_prefix('/'));
+        if self.directory.is_empty() { path } else { inside.unwrap_or(path) }
+    }
+}
+
+/// One row of a transcript.
+#[derive(Debug)]
+pub(crate) struct Row<'a> {
+    /// The element's id.
+    pub id: &'a str,
+    /// `text`, `tool`, `prompt`, `think`, `notice`, `ask`, `done`.
+    pub kind: &'static str,
+    /// When it began, where that is known.
+    pub time: Option<Timestamp>,
+    /// The position of its last change.
+    pub changed: Seq,
+}
+
+impl Row<'_> {
+    /// The row with this body.
+    pub(crate) fn leaf(&self, scope: &Scope, body: &Markup) -> Node {
+        let html = html! {
+            li class={ "part part-" (self.kind) } id=(self.id) {
+                (self.time_link(scope))
+                div class="part-body" { (body) }
+            }
+        };
+        Node::leaf(self.id, self.changed, html.into_string())
+    }
+
+    /// The start of the row, up to and with the start tag of its body.
+    pub(crate) fn open(&self, scope: &Scope) -> String {
+        let mut open = format!("<li class=\"part part-{}\" id=\"{}\">", self.kind, self.id);
+        open.push_str(&self.time_link(scope).into_string());
+        open.push_str("<div class=\"part-body\">");
+        open
+    }
+
+    /// The time is the row's own address; beside it is the event that changed it last.
+    fn time_link(&self, scope: &Scope) -> Markup {
+        html! {
+            span class="part-time" {
+                @if let Some(time) = self.time { a href={ "#" (self.id) } { (element::time(time)) } }
+                a class="part-seq" href={ "/agents/" (scope.agent) "/events/" (self.changed) } data-seq=(self.changed) title="Raw event" { (self.changed) }
+            }
+        }
+    }
+}
+
+/// A row that shows nothing at present. It stays, so that whoever has it as it was is told.
+pub(crate) fn hidden(id: &str, changed: Seq) -> Node {
+    Node::leaf(id, changed, html! { li id=(id) hidden {} }.into_string())
+}
