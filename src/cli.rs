@@ -115,7 +115,11 @@ fn log_to_stderr(verbose: u8) {
     let stderr = io::stderr();
     let colour = Paint::of(&stderr) == Paint::Colour;
     // A second subscriber can only come from a program that embeds this one, and then that one is wanted.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .try_init();
 }
 
 /// An error with its causes, each on a line of its own.

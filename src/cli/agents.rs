@@ -42,10 +42,14 @@ impl Agents {
         let server = Server::find(&self.server)?;
         let agents = server.agents().await?;
         let count = agents.len();
-        let read = stream::iter(agents).map(|agent| with_activity(&server, agent)).buffered(AT_ONCE).collect::<Vec<_>>();
+        let read = stream::iter(agents)
+            .map(|agent| with_activity(&server, agent))
+            .buffered(AT_ONCE)
+            .collect::<Vec<_>>();
         let agents = progress::shown(&format!("reading {count} logs"), read).await;
         if self.json {
-            let lines: Vec<Value> = agents.into_iter().map(|(agent, activity)| merged(agent, activity.as_ref())).collect();
+            let lines: Vec<Value> =
+                agents.into_iter().map(|(agent, activity)| merged(agent, activity.as_ref())).collect();
             print(&format!("{}\n", serde_json::to_string_pretty(&lines)?))?;
         } else {
             print(&table(Paint::of(&io::stdout()), &agents))?;
@@ -130,7 +134,8 @@ fn table(paint: Paint, agents: &[(Value, Option<Activity>)]) -> String {
     if agents.is_empty() {
         return "no agents yet: gastown agent start NAME --runtime opencode\n".to_owned();
     }
-    let mut rows: Vec<(bool, Tone, [String; 6])> = agents.iter().map(|(agent, activity)| row(agent, activity.as_ref())).collect();
+    let mut rows: Vec<(bool, Tone, [String; 6])> =
+        agents.iter().map(|(agent, activity)| row(agent, activity.as_ref())).collect();
     rows.sort_by_key(|(needs_you, _, _)| !needs_you);
     let head = ["NAME", "ROLE", "RUNTIME", "STATE", "COST", "JUST NOW"].map(str::to_owned);
     let mut widths = head.each_ref().map(|cell| cell.chars().count());
@@ -149,7 +154,11 @@ fn table(paint: Paint, agents: &[(Value, Option<Activity>)]) -> String {
 fn row(agent: &Value, activity: Option<&Activity>) -> (bool, Tone, [String; 6]) {
     let Ok(described) = Described::deserialize(agent) else {
         let id = agent.get("id").and_then(Value::as_str).unwrap_or("?").to_owned();
-        return (false, Tone::Dim, [id, String::new(), String::new(), "unknown".into(), String::new(), String::new()]);
+        return (
+            false,
+            Tone::Dim,
+            [id, String::new(), String::new(), "unknown".into(), String::new(), String::new()],
+        );
     };
     let pending = activity.map_or(0, |activity| activity.pending);
     let running = described.phase.state == "running";
@@ -236,6 +245,12 @@ mod tests {
     }
 
     fn doing(state: &str, pending: usize, detail: Option<&str>) -> Activity {
-        Activity { state: state.to_owned(), detail: detail.map(str::to_owned), pending, tokens: 10, cost: 0.25 }
+        Activity {
+            state: state.to_owned(),
+            detail: detail.map(str::to_owned),
+            pending,
+            tokens: 10,
+            cost: 0.25,
+        }
     }
 }

@@ -74,7 +74,9 @@ impl Permit {
         let server = Server::find(&self.server)?;
         let id = match id {
             Some(id) => id,
-            None => oldest(&server, &self.agent, "permission", |ask| matches!(ask, Ask::Permission(_))).await?,
+            None => {
+                oldest(&server, &self.agent, "permission", |ask| matches!(ask, Ask::Permission(_))).await?
+            }
         };
         server.command(&self.agent, Command::Permission { id, reply, message: self.message }).await?;
         Ok(Exit::Done)
@@ -91,7 +93,10 @@ impl Answer {
         let command = if self.decline {
             Command::QuestionReject { id }
         } else {
-            Command::Question(protocol::Answer { id, answers: self.answers.iter().map(|answer| choices(answer)).collect() })
+            Command::Question(protocol::Answer {
+                id,
+                answers: self.answers.iter().map(|answer| choices(answer)).collect(),
+            })
         };
         server.command(&self.agent, command).await?;
         Ok(Exit::Done)
@@ -110,7 +115,10 @@ fn request_and_reply(words: &[String]) -> anyhow::Result<(Option<String>, Permis
         Ok(Reply::Always) => PermissionReply::Always,
         Ok(Reply::Reject) => PermissionReply::Reject,
         Err(_) => {
-            return Err(Refusal::because(Exit::Usage, format!("the answer is once, always or reject, not {reply:?}")));
+            return Err(Refusal::because(
+                Exit::Usage,
+                format!("the answer is once, always or reject, not {reply:?}"),
+            ));
         }
     };
     Ok((id, reply))
@@ -121,9 +129,18 @@ fn choices(answer: &str) -> Vec<String> {
 }
 
 /// The request of a kind that waits longest.
-async fn oldest(server: &Server, agent: &AgentId, what: &str, is_meant: fn(&Ask) -> bool) -> anyhow::Result<String> {
+async fn oldest(
+    server: &Server,
+    agent: &AgentId,
+    what: &str,
+    is_meant: fn(&Ask) -> bool,
+) -> anyhow::Result<String> {
     let view = view_of(server, agent).await?;
-    let found = view.pending().into_iter().find(|pending: &&PendingAsk| is_meant(&pending.ask)).map(|ask| ask.id.to_string());
+    let found = view
+        .pending()
+        .into_iter()
+        .find(|pending: &&PendingAsk| is_meant(&pending.ask))
+        .map(|ask| ask.id.to_string());
     found.ok_or_else(|| Refusal::because(Exit::NotFound, format!("{agent} waits for no answer to a {what}")))
 }
 
@@ -155,7 +172,9 @@ mod tests {
 
     #[test]
     fn the_request_may_be_left_out_and_the_answer_may_not() {
-        let read = |words: &[&str]| request_and_reply(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let read = |words: &[&str]| {
+            request_and_reply(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+        };
         assert_eq!(read(&["once"]).unwrap(), (None, PermissionReply::Once));
         assert_eq!(read(&["per_1", "Always"]).unwrap(), (Some("per_1".to_owned()), PermissionReply::Always));
         assert!(read(&["per_1"]).is_err());

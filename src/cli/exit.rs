@@ -108,9 +108,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(error.code().map_or(Exit::NoServer, Exit::of));
     }
     let exit = match cause.downcast_ref::<FollowError>()? {
-        FollowError::Unauthenticated { .. } | FollowError::Forbidden { .. } | FollowError::NoTicket { .. } => {
-            Exit::NotAllowed
-        }
+        FollowError::Unauthenticated { .. }
+        | FollowError::Forbidden { .. }
+        | FollowError::NoTicket { .. } => Exit::NotAllowed,
         FollowError::UnknownLog { .. } => Exit::NotFound,
         FollowError::Superseded { .. } => Exit::Conflict,
         // Refused, or a reason of a later client.
@@ -146,7 +146,11 @@ mod tests {
             Exit::Interrupted,
         ];
         for exit in all {
-            assert!(HELP.contains(&format!("  {}  ", exit.code())) || HELP.contains(&format!(" {} ", exit.code())), "{exit:?}");
+            assert!(
+                HELP.contains(&format!("  {}  ", exit.code()))
+                    || HELP.contains(&format!(" {} ", exit.code())),
+                "{exit:?}"
+            );
         }
     }
 

@@ -130,7 +130,10 @@ mod tests {
 
     #[test]
     fn escape_sequences_are_taken_out_whole() {
-        assert_eq!(clean("\x1b[1;31mred\x1b[0m and \x1b]0;title\x07plain\x1b]8;;http://x\x1b\\link\r\n"), "red and plainlink\n");
+        assert_eq!(
+            clean("\x1b[1;31mred\x1b[0m and \x1b]0;title\x07plain\x1b]8;;http://x\x1b\\link\r\n"),
+            "red and plainlink\n"
+        );
         assert_eq!(clean("tab\tstays \u{9b}31m"), "tab\tstays 31m");
     }
 

@@ -72,7 +72,9 @@ impl Server {
         let data_dir = args.data_dir.path()?;
         let url = match &args.url {
             Some(url) => url.clone(),
-            None => read_line(&data_dir.join(URL_FILE))?.unwrap_or_else(|| format!("http://{DEFAULT_LISTEN}")),
+            None => {
+                read_line(&data_dir.join(URL_FILE))?.unwrap_or_else(|| format!("http://{DEFAULT_LISTEN}"))
+            }
         };
         let credentials = token(args, &data_dir)?.map_or_else(Credentials::none, Credentials::bearer);
         Ok(Self { relay: Client::new(&url, credentials)?, town: args.town.clone() })
@@ -80,7 +82,11 @@ impl Server {
 
     /// Steers an agent; what it refuses is an error.
     pub(super) async fn command(&self, agent: &AgentId, command: Command) -> anyhow::Result<CommandResult> {
-        let id: CommandId = uuid::Uuid::new_v4().simple().to_string().parse().context("a command id is made of hex digits")?;
+        let id: CommandId = uuid::Uuid::new_v4()
+            .simple()
+            .to_string()
+            .parse()
+            .context("a command id is made of hex digits")?;
         let result = self.relay.command(agent, id, command).await.map_err(|error| self.explain(error))?;
         match result.error {
             Some(detail) if !result.ok => Err(Refusal::because(Exit::of(detail.code), detail.message)),
@@ -105,7 +111,8 @@ impl Server {
     pub(super) async fn api(&self, verb: Verb, route: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let route = format!("api/towns/{}/{route}", self.town);
         let body = body.map(|body| body.to_string().into());
-        let (status, body) = self.relay.call(verb, &route, body).await.map_err(|error| self.explain(error))?;
+        let (status, body) =
+            self.relay.call(verb, &route, body).await.map_err(|error| self.explain(error))?;
         read_answer(status, &body)
     }
 
@@ -115,7 +122,9 @@ impl Server {
         let error = anyhow::Error::from(error);
         if away {
             let url = self.relay.base_url();
-            return error.context(format!("no server answers at {url}: start one with `gastown up`, or name one with --url"));
+            return error.context(format!(
+                "no server answers at {url}: start one with `gastown up`, or name one with --url"
+            ));
         }
         error
     }
@@ -130,7 +139,6 @@ pub(super) fn agent_id(name: &str) -> Result<AgentId, protocol::IdError> {
 pub(super) fn log_of(agent: &AgentId) -> LogId {
     LogId::Agent(agent.clone())
 }
-
 
 /// The worker's answer: `{success: true, data}` or `{success: false, error, code}`.
 #[derive(Debug, Deserialize)]
@@ -161,18 +169,24 @@ fn read_answer(status: u16, body: &[u8]) -> anyhow::Result<Value> {
     if let Ok(ErrorBody { error }) = serde_json::from_slice(body) {
         return Err(Refusal::because(Exit::of(error.code), error.message));
     }
-    let hint = if by_status == Exit::NotAllowed { ": is the token the one of this server? (--token-file)" } else { "" };
+    let hint = if by_status == Exit::NotAllowed {
+        ": is the token the one of this server? (--token-file)"
+    } else {
+        ""
+    };
     Err(Refusal::because(by_status, format!("the server answered with status {status}{hint}")))
 }
 
 /// The token to show: the file that was named, else the environment's, else the operator's of the data directory.
 fn token(args: &ServerArgs, data_dir: &Path) -> anyhow::Result<Option<Token>> {
     if let Some(path) = &args.token_file {
-        let token = std::fs::read_to_string(path).with_context(|| format!("cannot read the token in {}", path.display()))?;
+        let token = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the token in {}", path.display()))?;
         return Ok(Some(Token::new(&token)));
     }
     if let Some(token) = std::env::var_os("GASTOWN_TOKEN") {
-        let token = token.into_string().map_err(|_| Refusal::because(Exit::Usage, "GASTOWN_TOKEN is no text"))?;
+        let token =
+            token.into_string().map_err(|_| Refusal::because(Exit::Usage, "GASTOWN_TOKEN is no text"))?;
         return Ok(Some(Token::new(&token)));
     }
     Ok(read_line(&data_dir.join(TOKEN_FILE))?.map(|token| Token::new(&token)))
@@ -206,7 +220,8 @@ mod tests {
     fn an_answer_is_unwrapped_and_a_refusal_keeps_its_code() {
         let data = read_answer(200, br#"{"success":true,"data":[1]}"#).unwrap();
         assert_eq!(data, serde_json::json!([1]));
-        let error = read_answer(400, br#"{"success":false,"error":"no agent nux","code":"not_found"}"#).unwrap_err();
+        let error =
+            read_answer(400, br#"{"success":false,"error":"no agent nux","code":"not_found"}"#).unwrap_err();
         assert_eq!((error.to_string().as_str(), exit_of(&error)), ("no agent nux", Exit::NotFound));
     }
 

@@ -32,7 +32,10 @@ impl Token {
         let token = match std::fs::read_to_string(&path) {
             Ok(token) => token,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let message = format!("there is no token in {}: `gastown up` makes it at its first start", path.display());
+                let message = format!(
+                    "there is no token in {}: `gastown up` makes it at its first start",
+                    path.display()
+                );
                 return Err(Refusal::because(Exit::NotFound, message));
             }
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),

@@ -21,8 +21,9 @@ use tokio::sync::watch;
 
 use self::transcript::Transcript;
 use super::{
-    Exit, print,
+    Exit,
     paint::{Paint, Tone},
+    print,
     progress::say,
     server::{Server, ServerArgs, agent_id, log_of},
 };
@@ -192,7 +193,9 @@ impl Screen {
         let before = self.presence.replace(wrapper);
         let Some(transcript) = &mut self.transcript else { return String::new() };
         let line = match (before, wrapper) {
-            (None | Some(WrapperPresence::Connected), WrapperPresence::Disconnected) => "○ its wrapper is not connected",
+            (None | Some(WrapperPresence::Connected), WrapperPresence::Disconnected) => {
+                "○ its wrapper is not connected"
+            }
             (Some(WrapperPresence::Disconnected), WrapperPresence::Connected) => "● its wrapper is connected",
             (None | Some(WrapperPresence::Connected), WrapperPresence::Connected)
             | (Some(WrapperPresence::Disconnected), WrapperPresence::Disconnected) => return String::new(),
@@ -238,7 +241,10 @@ impl Reconnects {
             match connection {
                 Connection::Waiting { retry_in, reason, .. } => {
                     self.lost = true;
-                    return format!("connection lost ({reason}); next try in {:.0} s\n", retry_in.as_secs_f64().ceil());
+                    return format!(
+                        "connection lost ({reason}); next try in {:.0} s\n",
+                        retry_in.as_secs_f64().ceil()
+                    );
                 }
                 Connection::Up if std::mem::take(&mut self.lost) => return "connected again\n".to_owned(),
                 Connection::Up | Connection::Connecting | Connection::Over => {}
@@ -267,7 +273,10 @@ mod tests {
     fn json_lines_are_the_envelopes_and_gaps_byte_for_byte() {
         let mut screen = screen(true);
         let event = event(7);
-        assert_eq!(screen.deliver(&Delivery::Event(event.clone())).as_bytes(), [&event.encode()[..], b"\n"].concat());
+        assert_eq!(
+            screen.deliver(&Delivery::Event(event.clone())).as_bytes(),
+            [&event.encode()[..], b"\n"].concat()
+        );
         let gap = Delivery::Gap { from: Some(Seq::new(8)), to: Some(Seq::new(9)), reason: GapReason::Pruned };
         assert_eq!(
             screen.deliver(&gap),
@@ -279,7 +288,11 @@ mod tests {
     fn p3_the_cursor_to_go_on_from_is_the_last_event_shown() {
         let mut screen = screen(true);
         assert_eq!(screen.cursor(), None);
-        screen.deliver(&Delivery::Subscribed { epoch: Epoch::new("e1"), floor: Seq::ZERO, head: Seq::new(9) });
+        screen.deliver(&Delivery::Subscribed {
+            epoch: Epoch::new("e1"),
+            floor: Seq::ZERO,
+            head: Seq::new(9),
+        });
         screen.deliver(&Delivery::Event(event(7)));
         assert_eq!(screen.cursor().unwrap().to_string(), "e1:7");
         screen.deliver(&Delivery::Live { head: Seq::new(9) });

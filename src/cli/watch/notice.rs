@@ -22,16 +22,22 @@ pub(super) fn line(notice: &NoticeBody) -> Option<(Tone, String)> {
             }
             (Tone::Bad, text)
         }
-        NoticeBody::Done(done) => {
-            (Tone::Good, format!("✓ done{}", done.summary.as_deref().map(|s| format!(": {s}")).unwrap_or_default()))
-        }
+        NoticeBody::Done(done) => (
+            Tone::Good,
+            format!("✓ done{}", done.summary.as_deref().map(|s| format!(": {s}")).unwrap_or_default()),
+        ),
         NoticeBody::Resumed(_) => return None,
-        NoticeBody::Lost(lost) => (Tone::Warn, format!("⚠ nothing heard of its wrapper since {}", lost.since)),
-        NoticeBody::EventsDropped(dropped) => {
-            (Tone::Warn, format!("⚠ events {} to {} could not be kept: {}", dropped.from, dropped.to, dropped.reason))
+        NoticeBody::Lost(lost) => {
+            (Tone::Warn, format!("⚠ nothing heard of its wrapper since {}", lost.since))
         }
+        NoticeBody::EventsDropped(dropped) => (
+            Tone::Warn,
+            format!("⚠ events {} to {} could not be kept: {}", dropped.from, dropped.to, dropped.reason),
+        ),
         NoticeBody::Gap { from, to, reason } => (Tone::Warn, gap(*from, *to, *reason)),
-        NoticeBody::Malformed { kind, reason } => (Tone::Dim, format!("[{kind} was not understood: {reason}]")),
+        NoticeBody::Malformed { kind, reason } => {
+            (Tone::Dim, format!("[{kind} was not understood: {reason}]"))
+        }
         // A notice of a newer protocol.
         _ => return None,
     };
@@ -70,7 +76,10 @@ mod tests {
 
     #[test]
     fn thousands_are_set_apart() {
-        assert_eq!(["0", "999", "1,000", "1,234,567"], [0, 999, 1000, 1_234_567].map(thousands).each_ref().map(String::as_str));
+        assert_eq!(
+            ["0", "999", "1,000", "1,234,567"],
+            [0, 999, 1000, 1_234_567].map(thousands).each_ref().map(String::as_str)
+        );
     }
 
     #[test]

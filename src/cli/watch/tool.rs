@@ -24,13 +24,14 @@ pub(super) fn card(paint: Paint, name: &str, state: &ToolState) -> String {
         ToolState::Pending(_) | ToolState::Running(_) | ToolState::Unknown => (Tone::Dim, "⚙"),
         _ => (Tone::Dim, "⚙"),
     };
-    let mut card = format!(
-        "{} {} {}{}\n",
-        paint.paint(tone, sign),
-        paint.paint(Tone::Strong, &clean(name)),
-        clean(&what(name, state)),
-        paint.paint(Tone::Dim, &after(state)),
-    );
+    let mut card = format!("{} {}", paint.paint(tone, sign), paint.paint(Tone::Strong, &clean(name)));
+    let what = what(name, state);
+    if !what.is_empty() {
+        card.push(' ');
+        card.push_str(&clean(&what));
+    }
+    card.push_str(&paint.paint(Tone::Dim, &after(state)));
+    card.push('\n');
     body(&mut card, paint, name, state);
     card
 }
@@ -70,7 +71,11 @@ fn after(state: &ToolState) -> String {
     let time = state.time();
     if let (Some(start), Some(end)) = (time.start, time.end) {
         let ms = end.since(start).as_millis();
-        text.push_str(&if ms < 1000 { format!("  {ms} ms") } else { format!("  {:.1} s", end.since(start).as_secs_f64()) });
+        text.push_str(&if ms < 1000 {
+            format!("  {ms} ms")
+        } else {
+            format!("  {:.1} s", end.since(start).as_secs_f64())
+        });
     }
     text
 }
@@ -132,7 +137,8 @@ mod tests {
     #[test]
     fn a_failed_command_shows_its_exit_code_and_the_end_of_its_output() {
         let output: String = (1..=30).map(|n| format!("line {n}\n")).collect();
-        let card = card(Paint::Plain, "bash", &completed(json!({"command": "make"}), &output, json!({"exit": 2})));
+        let card =
+            card(Paint::Plain, "bash", &completed(json!({"command": "make"}), &output, json!({"exit": 2})));
         assert!(card.starts_with("! bash $ make  exit 2\n    … 10 more lines\n    line 11\n"), "{card}");
         assert!(card.ends_with("    line 30\n"), "{card}");
     }
@@ -140,7 +146,11 @@ mod tests {
     #[test]
     fn an_edit_shows_its_diff_in_colour() {
         let diff = "--- a\n+++ b\n@@ -1 +1 @@\n-old\n+new\n";
-        let card = card(Paint::Colour, "edit", &completed(json!({"filePath": "/w/src/a.rs"}), "ok", json!({"diff": diff})));
+        let card = card(
+            Paint::Colour,
+            "edit",
+            &completed(json!({"filePath": "/w/src/a.rs"}), "ok", json!({"diff": diff})),
+        );
         assert!(card.contains("src/a.rs"), "{card}");
         assert!(card.contains("\x1b[31m-old\x1b[0m") && card.contains("\x1b[32m+new\x1b[0m"), "{card}");
         assert!(!card.contains("+++ b"), "{card}");
@@ -148,7 +158,11 @@ mod tests {
 
     #[test]
     fn what_a_tool_puts_out_cannot_command_the_terminal() {
-        let card = card(Paint::Plain, "bash", &completed(json!({"command": "\x1b]0;x\x07ls"}), "\x1b[2Jgone", json!({})));
+        let card = card(
+            Paint::Plain,
+            "bash",
+            &completed(json!({"command": "\x1b]0;x\x07ls"}), "\x1b[2Jgone", json!({})),
+        );
         assert_eq!(card, "✓ bash $ ls\n    gone\n");
     }
 

@@ -68,9 +68,14 @@ impl Transcript {
         match (&*event.kind, &event.key) {
             ("message.part.updated" | "message.part.delta", Some(key)) => self.part(&mut out, key),
             ("message.updated", Some(key)) => self.parts_of(&mut out, key),
-            ("permission.asked" | "question.asked" | "session.network.asked", Some(key)) => self.ask(&mut out, key),
+            ("permission.asked" | "question.asked" | "session.network.asked", Some(key)) => {
+                self.ask(&mut out, key)
+            }
             (
-                "permission.replied" | "question.replied" | "question.rejected" | "session.network.replied"
+                "permission.replied"
+                | "question.replied"
+                | "question.rejected"
+                | "session.network.replied"
                 | "session.network.rejected",
                 Some(key),
             ) => self.answer(&mut out, key),
@@ -84,7 +89,13 @@ impl Transcript {
     }
 
     /// What a gap adds: from here on the transcript rests on the events that follow.
-    pub(crate) fn gap(&mut self, from: Option<Seq>, to: Option<Seq>, reason: GapReason, time: Timestamp) -> String {
+    pub(crate) fn gap(
+        &mut self,
+        from: Option<Seq>,
+        to: Option<Seq>,
+        reason: GapReason,
+        time: Timestamp,
+    ) -> String {
         let mut out = String::new();
         self.view.restart_after_gap(NoticeBody::Gap { from, to, reason }, time);
         self.notices = self.view.notices().len();
@@ -123,10 +134,19 @@ impl Transcript {
                 self.single(out, key, depth, Tone::Warn, &text);
             }
             PartBody::Subtask(task) => {
-                self.single(out, key, depth, Tone::Strong, &format!("→ {}: {}", task.agent, task.description));
+                self.single(
+                    out,
+                    key,
+                    depth,
+                    Tone::Strong,
+                    &format!("→ {}: {}", task.agent, task.description),
+                );
             }
-            PartBody::Compaction(_) => self.single(out, key, depth, Tone::Dim, "── the session was condensed ──"),
-            PartBody::StepStart(_) | PartBody::StepFinish(_) | PartBody::Snapshot(_) | PartBody::Agent(_) => {}
+            PartBody::Compaction(_) => {
+                self.single(out, key, depth, Tone::Dim, "── the session was condensed ──")
+            }
+            PartBody::StepStart(_) | PartBody::StepFinish(_) | PartBody::Snapshot(_) | PartBody::Agent(_) => {
+            }
             // Also the parts of a newer server.
             _ => self.single(out, key, depth, Tone::Dim, &format!("[{}]", part.kind())),
         }
@@ -230,7 +250,10 @@ impl Transcript {
         let text = match &answer {
             Answer::Permission(reply) => format!("↳ permission: {reply}"),
             Answer::Question(answers) => {
-                format!("↳ {}", answers.iter().map(|labels| labels.join(", ")).collect::<Vec<_>>().join(" · "))
+                format!(
+                    "↳ {}",
+                    answers.iter().map(|labels| labels.join(", ")).collect::<Vec<_>>().join(" · ")
+                )
             }
             Answer::QuestionRejected => "↳ question declined".to_owned(),
             Answer::NetworkReplied => "↳ goes on".to_owned(),
@@ -276,8 +299,13 @@ impl Transcript {
     }
 
     fn notices(&mut self, out: &mut String) {
-        let new: Vec<(Tone, String)> =
-            self.view.notices().iter().skip(self.notices).filter_map(|found| notice::line(&found.body)).collect();
+        let new: Vec<(Tone, String)> = self
+            .view
+            .notices()
+            .iter()
+            .skip(self.notices)
+            .filter_map(|found| notice::line(&found.body))
+            .collect();
         self.notices = self.view.notices().len();
         for (tone, line) in new {
             self.line(out, 0, tone, &line);
@@ -350,7 +378,9 @@ fn find<'v>(view: &'v SessionView, key: &Key) -> Option<&'v PartView> {
 fn depth(view: &SessionView, id: &str) -> usize {
     let mut depth = 0;
     let mut at = view.session(id);
-    while let Some(parent) = at.and_then(|session| session.parent_id()).and_then(|parent| view.session(parent)) {
+    while let Some(parent) =
+        at.and_then(|session| session.parent_id()).and_then(|parent| view.session(parent))
+    {
         depth += 1;
         at = Some(parent);
         if depth > 8 {
@@ -381,7 +411,9 @@ fn ask_lines(agent: &str, ask: &PendingAsk) -> Vec<(Tone, String)> {
             lines.push((Tone::Dim, format!("  gastown answer {agent} {} <answer>…", ask.id)));
             lines
         }
-        Ask::Network(network) => vec![(Tone::Ask, format!("? the provider cannot be reached: {}", network.message))],
+        Ask::Network(network) => {
+            vec![(Tone::Ask, format!("? the provider cannot be reached: {}", network.message))]
+        }
     }
 }
 

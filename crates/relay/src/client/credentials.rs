@@ -109,7 +109,10 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("bearer", &self.bearer).field("tickets", &self.tickets.is_some()).finish()
+        f.debug_struct("Credentials")
+            .field("bearer", &self.bearer)
+            .field("tickets", &self.tickets.is_some())
+            .finish()
     }
 }
 

@@ -188,7 +188,9 @@ impl Driver {
                     url.query_pairs_mut().append_pair("ticket", ticket.reveal());
                 }
                 Err(TicketError::Unavailable { source }) => {
-                    return Err(OpenError::Lost(Loss::Network(format!("no ticket could be had just now: {source}"))));
+                    return Err(OpenError::Lost(Loss::Network(format!(
+                        "no ticket could be had just now: {source}"
+                    ))));
                 }
                 Err(source @ TicketError::Refused { .. }) => {
                     return Err(OpenError::Final(FollowError::NoTicket { log: self.log.clone(), source }));
@@ -259,7 +261,9 @@ impl Driver {
         match message {
             Some(Ok(Message::Text(text))) => self.read(text.as_bytes()),
             Some(Ok(Message::Binary(bytes))) => self.read(&bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => self.session.handle_sign_of_life(now()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                self.session.handle_sign_of_life(now())
+            }
             Some(Ok(Message::Close(frame))) => {
                 let (code, reason) = match frame {
                     Some(frame) => (CloseCode(frame.code.into()), frame.reason.to_string()),
@@ -324,3 +328,6 @@ fn moves_cursor(text: &[u8]) -> bool {
 fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,8 @@ use futures_util::{
     stream::{BoxStream, unfold},
 };
 use protocol::{
-    AgentId, Command, CommandId, CommandResult, Cursor, Epoch, ErrorBody, ErrorCode, ErrorDetail, Event, LogId, NewEvent,
-    Seq,
+    AgentId, Command, CommandId, CommandResult, Cursor, Epoch, ErrorBody, ErrorCode, ErrorDetail, Event,
+    LogId, NewEvent, Seq,
     frame::{GapReason, StartAt},
     limits,
 };
@@ -144,8 +144,8 @@ impl Client {
         read(request.header("accept", "application/json"), doing).await
     }
 
-    /// The folded state of a log at its head (§4, `…/view`), as the type the caller reads it into:
-    /// `protocol::view::SessionView`, or a `serde_json::Value`.
+    /// The folded state of a log at its head (§4.3), as the type the caller reads it into: as a rule a
+    /// `serde_json::Value`. Whoever wants the fold as a `SessionView` applies the events of [`Self::page`].
     ///
     /// # Errors
     /// When the relay refused, could not be asked, or the answer has another shape.
@@ -201,7 +201,12 @@ impl RelayApi for Client {
         .boxed()
     }
 
-    async fn command(&self, agent: &AgentId, id: CommandId, command: Command) -> Result<CommandResult, ApiError> {
+    async fn command(
+        &self,
+        agent: &AgentId,
+        id: CommandId,
+        command: Command,
+    ) -> Result<CommandResult, ApiError> {
         let doing = "steer an agent";
         let request = self
             .request(Method::POST, &format!("v1/agents/{agent}/commands"))
@@ -227,7 +232,11 @@ impl RelayApi for Client {
     }
 
     async fn presence(&self, agent: &AgentId) -> Result<Presence, ApiError> {
-        read(self.request(Method::GET, &format!("v1/agents/{agent}/presence")), "see whether a wrapper is connected").await
+        read(
+            self.request(Method::GET, &format!("v1/agents/{agent}/presence")),
+            "see whether a wrapper is connected",
+        )
+        .await
     }
 
     async fn remove_log(&self, log: &LogId) -> Result<(), ApiError> {

@@ -267,7 +267,8 @@ impl Session {
 
     fn events(&mut self, now: Instant, events: Vec<Event>) {
         let State::Following { epoch } = &self.state else {
-            return self.handle_unreadable(now, "events came before the subscription was confirmed".to_owned());
+            return self
+                .handle_unreadable(now, "events came before the subscription was confirmed".to_owned());
         };
         let epoch = epoch.clone();
         if self.cursor().is_some_and(|cursor| cursor.epoch != epoch) {
@@ -305,8 +306,16 @@ impl Session {
     }
 
     /// An error that names the log means that it is not served; any other explains the close that follows.
-    fn error(&mut self, now: Instant, code: ErrorCode, message: String, names_log: bool, retry_after_ms: Option<u64>) {
-        self.said = Some(Said { message: message.clone(), retry_after: retry_after_ms.map(Duration::from_millis) });
+    fn error(
+        &mut self,
+        now: Instant,
+        code: ErrorCode,
+        message: String,
+        names_log: bool,
+        retry_after_ms: Option<u64>,
+    ) {
+        self.said =
+            Some(Said { message: message.clone(), retry_after: retry_after_ms.map(Duration::from_millis) });
         if names_log {
             self.actions.push_back(Action::Disconnect(CloseCode::NORMAL));
             self.closed(now, code.close(), message);
@@ -390,7 +399,8 @@ fn log_of(frame: &ToViewer) -> Option<&LogId> {
 
 /// Three heartbeats; a server that announces nonsense gets the protocol's own.
 fn patience(heartbeat_ms: u64) -> Duration {
-    let heartbeat_ms = if heartbeat_ms == 0 { limits::HEARTBEAT_MS } else { heartbeat_ms.min(10 * limits::HEARTBEAT_MS) };
+    let heartbeat_ms =
+        if heartbeat_ms == 0 { limits::HEARTBEAT_MS } else { heartbeat_ms.min(10 * limits::HEARTBEAT_MS) };
     Duration::from_millis(3 * heartbeat_ms)
 }
 

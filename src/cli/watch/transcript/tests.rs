@@ -18,7 +18,11 @@ fn every_text_of_every_recording_is_shown_once() {
         for session in view.roots() {
             for message in session.messages() {
                 let answered = message.info().is_some_and(|info| info.role == Role::Assistant);
-                for text in message.parts().filter_map(|part| part.body().text()).filter(|text| answered && text.len() > 40) {
+                for text in message
+                    .parts()
+                    .filter_map(|part| part.body().text())
+                    .filter(|text| answered && text.len() > 40)
+                {
                     // Part after part may be the same text; each is shown as often as it was said.
                     let said = said(&view, text);
                     assert_eq!(shown.matches(&squeezed(text)).count(), said, "{name}: {text:?}");
@@ -35,7 +39,8 @@ fn what_was_shown_is_not_shown_again_when_the_server_repeats_it() {
     let events = recording("opencode-1.18.33/a_plain");
     let mut transcript = Transcript::new("toast", Paint::Plain);
     events.iter().for_each(|event| drop(transcript.apply(event)));
-    let finished = |event: &&Event| &*event.kind == "message.part.updated" && event.data.json().contains("\"end\"");
+    let finished =
+        |event: &&Event| &*event.kind == "message.part.updated" && event.data.json().contains("\"end\"");
     let mut repeats = 0;
     for event in events.iter().filter(finished) {
         let mut repeated = event.clone();
@@ -141,11 +146,10 @@ fn no_recording_can_command_the_terminal() {
 
 /// A message whose text comes as two deltas and then whole.
 fn streamed() -> Vec<Event> {
-    let part = |text: &str, time: Value| {
-        json!({ "part": { "id": "p", "messageID": "m", "sessionID": "s", "type": "text", "text": text, "time": time } })
-    };
+    let part = |text: &str, time: Value| json!({ "part": { "id": "p", "messageID": "m", "sessionID": "s", "type": "text", "text": text, "time": time } });
     let delta = |text: &str| json!({ "sessionID": "s", "messageID": "m", "partID": "p", "field": "text", "delta": text });
-    let message = json!({ "info": { "id": "m", "sessionID": "s", "role": "assistant", "time": { "created": 1 } } });
+    let message =
+        json!({ "info": { "id": "m", "sessionID": "s", "role": "assistant", "time": { "created": 1 } } });
     vec![
         event(1, "message.updated", &message),
         event(2, "message.part.updated", &part("", json!({ "start": 1 }))),

@@ -106,7 +106,13 @@ fn a_ticket_that_expires_after_hours_of_service_is_renewed_again() {
 
 #[test]
 fn close_codes_say_whether_a_reconnect_can_help() {
-    for code in [CloseCode::DRAINING, CloseCode::STALLED, CloseCode::RATE_LIMITED, CloseCode::INTERNAL, CloseCode(1006)] {
+    for code in [
+        CloseCode::DRAINING,
+        CloseCode::STALLED,
+        CloseCode::RATE_LIMITED,
+        CloseCode::INTERNAL,
+        CloseCode(1006),
+    ] {
         let mut client = Client::following(None);
         client.subscribe("e1", 0, 0);
         client.lost(closed(code));
@@ -168,11 +174,8 @@ fn an_ended_agent_is_said_once_until_it_does_something_again() {
 fn presence_is_passed_on_and_frames_of_other_logs_are_not() {
     let mut client = Client::following(None);
     client.subscribe("e1", 0, 0);
-    let presence = |log| ToViewer::Presence {
-        log,
-        wrapper: WrapperPresence::Connected,
-        since: Timestamp::default(),
-    };
+    let presence =
+        |log| ToViewer::Presence { log, wrapper: WrapperPresence::Connected, since: Timestamp::default() };
     client.frame(presence("agent/other".parse().unwrap()));
     client.frame(presence(log()));
     assert_eq!(client.told(), ["subscribed e1", "presence"]);
