@@ -38,17 +38,18 @@ function insert(parent, before, fresh) {
   if (!parent || !fresh) return;
   const old = fresh.id ? $(fresh.id) : null;
   if (old) keep(old, fresh);
-  const focus = old?.contains(document.activeElement) ? document.activeElement : null;
   const next = before ? $(before) : null;
-  if (parent.dataset.held !== undefined && !old) {
-    parent.append(fresh);
-  } else if (old && (old.nextElementSibling === next || isHeld(parent))) {
+  const held = isHeld(parent);
+  if (held) moves.push([fresh.id, parent, before]);
+  if (old && (held || (old.parentElement === parent && old.nextElementSibling === next))) {
     old.replaceWith(fresh);
+  } else if (held) {
+    parent.append(fresh);
   } else {
     old?.remove();
     parent.insertBefore(fresh, next?.parentElement === parent ? next : null);
   }
-  settle(fresh, focus);
+  settle(fresh);
 }
 
 // What the reader did with an element outlives its replacement: what is open, what is written, what is chosen.
@@ -82,12 +83,26 @@ function settle(fresh) {
     target?.focus({ preventScroll: true });
   }
   if (fresh.matches(".agent-row")) fresh.classList.add("is-fresh");
+  if (fresh.id === "state-filter") press();
   tick(fresh);
   filterOne(fresh);
 }
 
 // Rows of a list keep their places while the reader is about to click one.
 const isHeld = (parent) => parent.id === "rig-town-agents" && (parent.matches(":hover") || parent.contains(document.activeElement));
+
+// What was not moved then is moved when pointer and focus are gone.
+const moves = [];
+function release() {
+  if (!moves.length || isHeld(moves[0][1])) return;
+  for (const [id, parent, before] of moves.splice(0)) {
+    const row = $(id);
+    const next = before ? $(before) : null;
+    if (row && row.parentElement === parent && row.nextElementSibling !== next) parent.insertBefore(row, next);
+  }
+}
+addEventListener("pointermove", release, { passive: true });
+addEventListener("focusout", () => setTimeout(release));
 
 // Opening and closing is the reader's act only: remembered from then on.
 document.addEventListener("click", (event) => {
@@ -421,9 +436,13 @@ function matches(el) {
   return true;
 }
 
+function press() {
+  for (const chip of document.querySelectorAll("[data-show]")) chip.setAttribute("aria-pressed", String(chip.dataset.show === shown));
+}
+
 function filter(kind) {
   shown = kind;
-  for (const chip of document.querySelectorAll("[data-show]")) chip.setAttribute("aria-pressed", String(chip.dataset.show === kind));
+  press();
   for (const el of document.querySelectorAll("#transcript > li, #rig-town-agents > li")) el.classList.toggle("is-away", kind !== "all" && !matches(el));
 }
 
@@ -431,12 +450,6 @@ document.addEventListener("click", (event) => {
   const chip = event.target.closest("[data-show]");
   if (chip) filter(chip.dataset.show);
 });
-// A replaced row of chips does not know what is chosen.
-new MutationObserver(() => {
-  const pressed = document.querySelector("#state-filter [aria-pressed=true]");
-  if (pressed && pressed.dataset.show !== shown) filter(shown);
-}).observe($("main"), { childList: true });
-
 const find = $("find");
 let hits = [];
 let hit = -1;

@@ -10,9 +10,13 @@
 mod ansi;
 mod assets;
 mod difference;
+#[cfg(test)]
+mod dom;
 mod element;
 mod figures;
 mod highlight;
+#[cfg(test)]
+mod law;
 mod live;
 mod markdown;
 mod model;
@@ -108,8 +112,8 @@ impl Dashboard {
     }
 
     /// The grant of a request that may do this on this log.
-    fn admit(&self, headers: &HeaderMap, uri: &Uri, capability: Capability, log: &LogId) -> Result<Grant, Refused> {
-        let grant = self.worker.authenticate(headers, Some(uri)).map_err(|error| Refused::new(error.code(), error.to_string()))?;
+    fn admit(&self, headers: &HeaderMap, uri: Option<&Uri>, capability: Capability, log: &LogId) -> Result<Grant, Refused> {
+        let grant = self.worker.authenticate(headers, uri).map_err(|error| Refused::new(error.code(), error.to_string()))?;
         if grant.allows(capability, log) { Ok(grant) } else { Err(Refused::new(ErrorCode::Forbidden, "These credentials do not reach this far.")) }
     }
 
@@ -122,7 +126,7 @@ impl Dashboard {
     fn admit_steering(&self, agent: &str, headers: &HeaderMap, what: &str) -> Result<(AgentId, Grant), Refused> {
         let agent = self.agent(agent)?.id;
         let capability = if matches!(what, "start" | "stop") { Capability::Admin } else { Capability::Steer };
-        let grant = self.admit(headers, &Uri::from_static("/"), capability, &LogId::Agent(agent.clone()))?;
+        let grant = self.admit(headers, None, capability, &LogId::Agent(agent.clone()))?;
         Ok((agent, grant))
     }
 
@@ -142,7 +146,7 @@ impl Dashboard {
 
 async fn fleet_page(State(dashboard): State<Dashboard>, headers: HeaderMap, uri: Uri) -> Response {
     let town = dashboard.worker.town_id().clone();
-    let grant = match dashboard.admit(&headers, &uri, Capability::Read, &LogId::Town(town.clone())) {
+    let grant = match dashboard.admit(&headers, None, Capability::Read, &LogId::Town(town.clone())) {
         Ok(grant) => grant,
         Err(refused) => return dashboard.refusal(&refused, &uri),
     };
@@ -163,16 +167,16 @@ async fn fleet_page(State(dashboard): State<Dashboard>, headers: HeaderMap, uri:
 }
 
 async fn agent_page(State(dashboard): State<Dashboard>, Path(agent): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
-    match agent_markup(&dashboard, &agent, &headers, &uri).await {
+    match agent_markup(&dashboard, &agent, &headers).await {
         Ok(page) => Html(page).into_response(),
         Err(refused) => dashboard.refusal(&refused, &uri),
     }
 }
 
-async fn agent_markup(dashboard: &Dashboard, agent: &str, headers: &HeaderMap, uri: &Uri) -> Result<String, Refused> {
+async fn agent_markup(dashboard: &Dashboard, agent: &str, headers: &HeaderMap) -> Result<String, Refused> {
     // Who is nobody is not told which agents there are.
     let log = LogId::Agent(agent.parse().map_err(|_| Refused::new(ErrorCode::NotFound, "There is no such agent in this town."))?);
-    let grant = dashboard.admit(headers, uri, Capability::Read, &log)?;
+    let grant = dashboard.admit(headers, None, Capability::Read, &log)?;
     let resident = dashboard.agent(agent)?;
     let steer = grant.allows(Capability::Steer, &log);
     let viewing = dashboard.feeds.follow(&resident.id, &resident.name);
@@ -212,7 +216,7 @@ async fn event_page(State(dashboard): State<Dashboard>, Path((agent, seq)): Path
         let gone = || Refused::new(ErrorCode::NotFound, "This event is no longer kept: a newer one took its place.");
         let resident = agent.parse::<AgentId>().map_err(|_| gone())?;
         let log = LogId::Agent(resident);
-        dashboard.admit(&headers, &uri, Capability::Read, &log)?;
+        dashboard.admit(&headers, None, Capability::Read, &log)?;
         let epoch = {
             let resident = dashboard.agent(&agent)?;
             let viewing = dashboard.feeds.follow(&resident.id, &resident.name);
@@ -252,7 +256,7 @@ async fn agent_stream(
     let upgrade = limited(upgrade);
     let admitted = agent.parse::<AgentId>().map_err(|_| ErrorCode::UnknownLog).and_then(|id| {
         let log = LogId::Agent(id);
-        let grant = dashboard.admit(&headers, &uri, Capability::Read, &log).map_err(|refused| refused.code)?;
+        let grant = dashboard.admit(&headers, Some(&uri), Capability::Read, &log).map_err(|refused| refused.code)?;
         let resident = dashboard.agent(&agent).map_err(|_| ErrorCode::UnknownLog)?;
         Ok((resident, grant.allows(Capability::Steer, &log)))
     });
@@ -277,7 +281,7 @@ async fn fleet_stream(
     let upgrade = limited(upgrade);
     let ours = dashboard.worker.town_id().clone();
     let admitted = if town == ours.as_str() {
-        dashboard.admit(&headers, &uri, Capability::Read, &LogId::Town(ours)).map_err(|refused| refused.code)
+        dashboard.admit(&headers, Some(&uri), Capability::Read, &LogId::Town(ours)).map_err(|refused| refused.code)
     } else {
         Err(ErrorCode::UnknownLog)
     };

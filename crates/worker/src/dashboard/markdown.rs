@@ -200,7 +200,7 @@ pub(crate) fn code_block(language: &str, code: &str) -> String {
     escape_into(language, &mut out);
     out.push_str(
         "</span><button type=\"button\" class=\"btn btn-quiet btn-sm btn-icon js-only\" data-act=\"copy\" aria-label=\"Copy code\">\
-         <svg class=\"icon\" aria-hidden=\"true\"><use href=\"#i-copy\"/></svg></button></div><pre><code>",
+         <svg class=\"icon\" aria-hidden=\"true\"><use href=\"#i-copy\"></use></svg></button></div><pre><code>",
     );
     out.push_str(&highlight::code(language, code));
     out.push_str("</code></pre></div>");
