@@ -7,8 +7,13 @@ use anyhow::{Context, bail};
 use crate::command::{self, on_path, root};
 
 /// A program, and the Debian package that brings it.
-const SYSTEM: &[(&str, &str)] =
-    &[("chromium", "chromium"), ("chromedriver", "chromium-driver"), ("git", "git"), ("rg", "ripgrep")];
+const SYSTEM: &[(&str, &str)] = &[
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
+    ("curl", "curl"),
+    ("git", "git"),
+    ("rg", "ripgrep"),
+];
 
 /// An npm package, its pinned version, and its server's binary below `node_modules`.
 const AGENTS: &[(&str, &str, &str)] = &[
