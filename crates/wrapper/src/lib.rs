@@ -12,10 +12,13 @@
 //!
 //! `§n` cites `docs/protocol.md`.
 
+pub mod api;
 mod clock;
 mod exit;
 mod guard;
+pub mod link;
 mod options;
+pub mod outbox;
 pub mod runtime;
 mod shutdown;
 mod wrapper;

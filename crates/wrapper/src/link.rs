@@ -1,0 +1,156 @@
+//! The ingest link (§6): the one WebSocket to the relay, held up for as long as the wrapper lives.
+
+use std::{fmt, time::Duration};
+
+use protocol::{AgentId, CloseCode, Command, CommandId, CommandResult, Timestamp, TownId, frame::{RuntimeInfo, WrapperState}};
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+
+use crate::{Clock, Moment, outbox::Outbox};
+
+/// What a link says of its wrapper, and where it goes.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    /// The relay, as an http(s) or ws(s) URL.
+    pub relay: String,
+    /// The wrapper token.
+    pub token: Token,
+    /// The agent.
+    pub agent: AgentId,
+    /// Its town.
+    pub town: TownId,
+    /// This run's generation.
+    pub generation: u64,
+    /// What runs the agent.
+    pub runtime: RuntimeInfo,
+    /// Where the jitter of its waits comes from.
+    pub seed: u64,
+}
+
+/// A wrapper token. Its `Debug` does not show it, and it cannot be serialised.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// A token from its text.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// A command, and the resolved town config where the relay gave one.
+pub type Commanded = (CommandId, Command, Option<Value>);
+
+/// How a link is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkState {
+    /// There is no connection; it is tried again for ever.
+    Down {
+        /// Since then.
+        since: Moment,
+    },
+    /// The relay takes events.
+    Live,
+    /// The relay goes down; the link will come back.
+    Draining,
+    /// A newer generation has the agent. Final.
+    Superseded,
+    /// The relay refuses this wrapper. Final.
+    Refused {
+        /// With this close code (§8).
+        code: CloseCode,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// The handle of a link. Commands are its own to take: [`Link::commands`].
+#[derive(Debug)]
+pub struct Link {
+    /// What the relay asks for, each id once. Answer each with [`Link::result`].
+    pub commands: mpsc::Receiver<Commanded>,
+    handle: LinkHandle,
+}
+
+/// What may be said on a link. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LinkHandle {
+    state: watch::Receiver<LinkState>,
+}
+
+/// Begins a link. It connects by itself, and again whenever it broke.
+///
+/// # Errors
+/// When the relay's URL is not understood.
+pub fn spawn(config: LinkConfig, outbox: Outbox, clock: Clock) -> Result<Link, LinkError> {
+    let _ = (config, outbox, clock);
+    todo!()
+}
+
+/// Why a link cannot begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The relay's URL is not understood.
+    #[error("{url:?} is not the URL of a relay: give http://host:port, https://, ws:// or wss://")]
+    Url {
+        /// What was given.
+        url: String,
+    },
+    /// TLS cannot be used.
+    #[error("TLS cannot be used: the system's root certificates are not readable")]
+    Tls {
+        /// What the system says.
+        #[source]
+        source: rustls::Error,
+    },
+}
+
+impl Link {
+    /// What may be said on it, for as many tasks as there are.
+    #[must_use]
+    pub fn handle(&self) -> LinkHandle {
+        self.handle.clone()
+    }
+
+    /// Says bye, closes and ends the link. Takes a few seconds at most.
+    pub async fn close(self, reason: &str) {
+        let _ = reason;
+        todo!()
+    }
+}
+
+impl LinkHandle {
+    /// Answers a command.
+    pub async fn result(&self, result: CommandResult) {
+        let _ = result;
+        todo!()
+    }
+
+    /// Says how the wrapper is. The last word is said again on every new connection.
+    pub async fn presence(&self, state: WrapperState, last_activity: Timestamp) {
+        let _ = (state, last_activity);
+        todo!()
+    }
+
+    /// How the link is, to look at and to wait for.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<LinkState> {
+        self.state.clone()
+    }
+
+    /// Waits until everything that was pushed before is acked; false if it was not within that time, or the link will
+    /// never come back.
+    pub async fn flush(&self, within: Duration) -> bool {
+        let _ = within;
+        todo!()
+    }
+}
