@@ -10,8 +10,10 @@ mod paint;
 mod progress;
 mod prompt;
 mod server;
+mod serving;
 mod token;
 mod watch;
+mod wrapper;
 
 use std::{
     io::{self, Write as _},
@@ -59,6 +61,9 @@ enum Sub {
     Watch(watch::Watch),
     Token(token::Token),
     Completions(completions::Completions),
+    Wrapper(Box<wrapper::Wrapper>),
+    #[command(hide = true)]
+    Guard(wrapper::Guard),
 }
 
 /// Runs the command line of this process; the code is one of [`Exit`], or the wrapper's own.
@@ -74,7 +79,7 @@ pub fn run() -> ExitCode {
     };
     log_to_stderr(cli.verbose);
     match execute(cli.subcommand) {
-        Ok(exit) => exit.into(),
+        Ok(code) => code,
         Err(error) => {
             let exit = exit_of(&error);
             if exit != Exit::Done {
@@ -85,10 +90,8 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn execute(subcommand: Sub) -> anyhow::Result<Exit> {
-    match subcommand {
-        Sub::Completions(command) => command.run(&mut Cli::command()),
-        Sub::Token(command) => command.run(),
+fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
+    let exit = match subcommand {
         Sub::Agent(command) => in_runtime(command.run()),
         Sub::Agents(command) => in_runtime(command.run()),
         Sub::Prompt(command) => in_runtime(command.run()),
@@ -96,7 +99,13 @@ fn execute(subcommand: Sub) -> anyhow::Result<Exit> {
         Sub::Answer(command) => in_runtime(command.run()),
         Sub::Abort(command) => in_runtime(command.run()),
         Sub::Watch(command) => in_runtime(command.run()),
-    }
+        Sub::Token(command) => command.run(),
+        Sub::Completions(command) => command.run(&mut Cli::command()),
+        // Their exit codes are the wrapper's own.
+        Sub::Wrapper(command) => return in_runtime(command.run()),
+        Sub::Guard(command) => return command.run(),
+    };
+    exit.map(Into::into)
 }
 
 fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -144,3 +153,6 @@ fn print(text: &str) -> anyhow::Result<()> {
         written => written.context("stdout cannot be written to"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,15 +26,15 @@ pub(super) const TOKEN_FILE: &str = "operator-token";
 #[command(next_help_heading = "Server")]
 pub(super) struct ServerArgs {
     /// URL of the server [default: that of the server that runs on the data directory]
-    #[arg(long, env = "GASTOWN_URL", value_name = "URL", global = true)]
+    #[arg(long, env = "GASTOWN_URL", hide_env_values = true, value_name = "URL", global = true)]
     url: Option<String>,
     /// File with the token to show [default: GASTOWN_TOKEN, else operator-token in the data directory]
-    #[arg(long, env = "GASTOWN_TOKEN_FILE", value_name = "FILE", global = true)]
+    #[arg(long, env = "GASTOWN_TOKEN_FILE", hide_env_values = true, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
     #[command(flatten)]
     pub(super) data_dir: DataDirArgs,
     /// The town
-    #[arg(long, env = "GASTOWN_TOWN", value_name = "ID", default_value = "main", global = true)]
+    #[arg(long, env = "GASTOWN_TOWN", hide_env_values = true, value_name = "ID", default_value = "main", global = true)]
     town: TownId,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct ServerArgs {
 #[derive(Debug, Clone, Args)]
 pub(super) struct DataDirArgs {
     /// Where the server keeps everything [default: ~/.gastown]
-    #[arg(long, env = "GASTOWN_DATA_DIR", value_name = "DIR", global = true)]
+    #[arg(long, env = "GASTOWN_DATA_DIR", hide_env_values = true, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
 }
 
