@@ -1,0 +1,298 @@
+//! Putting it together: what is opened, in which order it goes down.
+
+mod mount;
+
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use relay::{
+    RelayApi,
+    auth::{Claims, JwtAuthority, KeyError, Keys, Secret, ServiceClaims, TicketBook},
+    client::{Client, ClientError, Credentials, Token},
+    server::{Relay, RelayConfig, ServeLimits, serve},
+};
+use store::{EventStore, OpenError, SqliteOptions, SqliteStore};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    JournalError, LocalLauncher, Mode, Worker, WorkerAuthority, WorkerConfig,
+    auth::{LoginLimiter, LoginLinks, OperatorTokenError, Sessions, guard::Names, operator, operator_token},
+    digest::Digest,
+    engine::Engine,
+    fleet::{Fleet, Outside},
+    journal::Journal,
+    limits::SERVICE_TOKEN_LIFE,
+    worker::Inner,
+};
+
+/// How long tasks of the dashboard may take to end once their streams have.
+const TASKS_GRACE: Duration = Duration::from_secs(1);
+
+/// Starts a worker and serves it until `shutdown`: [`start`], then [`Running::run_until`].
+///
+/// # Errors
+/// When it cannot start, or its listener fails.
+pub async fn run(
+    config: WorkerConfig,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), StartError> {
+    Ok(start(config, listener).await?.run_until(shutdown).await?)
+}
+
+/// Opens everything a worker needs, takes over the agents that an earlier one left, and begins to launch wrappers. What
+/// arrives at the listener waits there until [`Running::run_until`].
+///
+/// # Errors
+/// See [`StartError`]; nothing is left running then.
+pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Running, StartError> {
+    let address = listener.local_addr().map_err(StartError::Listener)?;
+    refuse_open_bind(&config, address)?;
+    let (token, token_is_new) = operator_token(&config.data_dir)?;
+    let keys = Keys::load_or_create(&key_path(&config))?;
+    let store = open_store(&config).await?;
+    let sessions = Arc::new(Sessions::open(config.data_dir.join("sessions")).map_err(StartError::Sessions)?);
+    let tickets = Arc::new(TicketBook::new(config.clock.now()));
+    let signed = JwtAuthority::new(keys.clone(), tickets.clone());
+    let operator = Digest::of(token.expose());
+    let authority = Arc::new(WorkerAuthority::new(config.town.clone(), operator, sessions.clone(), signed));
+    let names = Names::new(address, &config.allowed_hosts, config.public_url.as_deref());
+    let place = Relaying::open(&config, address, &store, &authority, &keys, &names)?;
+
+    let journal = Journal::open(store, config.town.clone()).await?;
+    let (engine, handle) = Engine::new(journal, config.clock.clone());
+    let fleet = Fleet::new(Outside {
+        town: config.town.clone(),
+        launcher: config.launcher.clone().unwrap_or_else(|| local_launcher(&config)),
+        relay: place.api.clone(),
+        relay_url: place.url.clone(),
+        keys: keys.clone(),
+        engine: handle.clone(),
+        clock: config.clock.clone(),
+        stop_grace: config.stop_grace,
+        drain_grace: config.drain_grace,
+        reconnect_grace: config.reconnect_grace,
+        stop_on_exit: config.stop_agents_on_exit,
+    });
+    let own_url = format!("http://{}", reachable(address));
+    let url = config.public_url.as_deref().map_or(own_url, |url| url.trim_end_matches('/').to_owned());
+    let worker = Worker::new(Inner {
+        town: config.town.clone(),
+        engine: handle,
+        relay: place.api.clone(),
+        authority,
+        keys,
+        tickets,
+        sessions,
+        login_links: LoginLinks::default(),
+        login_limiter: LoginLimiter::default(),
+        clock: config.clock.clone(),
+        stream_url: stream_url(if place.embedded.is_some() { &url } else { &place.url }),
+        url,
+        tasks: TaskTracker::new(),
+    });
+    let routes = place.embedded.as_ref().map(Relay::router);
+    let router = mount::router(worker.clone(), routes, names);
+    let stop_engine = CancellationToken::new();
+    let engine = tokio::spawn(engine.run(fleet, stop_engine.clone()));
+    let limits = config.serve;
+    let new_token = token_is_new.then_some(token);
+    Ok(Running { worker, new_token, listener, router, limits, relay: place.embedded, engine, stop_engine })
+}
+
+/// A worker that was started. It must be driven with [`Running::run_until`].
+pub struct Running {
+    worker: Worker,
+    new_token: Option<Secret>,
+    listener: TcpListener,
+    router: Router,
+    limits: ServeLimits,
+    relay: Option<Relay>,
+    engine: JoinHandle<()>,
+    stop_engine: CancellationToken,
+}
+
+impl Running {
+    /// Its handle.
+    #[must_use]
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// The operator's token, if it was made just now: to be shown once.
+    #[must_use]
+    pub fn new_operator_token(&self) -> Option<&Secret> {
+        self.new_token.as_ref()
+    }
+
+    /// Serves until `shutdown`; then ends the wrappers (or lets go of them) while the relay still takes what they have
+    /// to say, tells viewers when to come back, and stops to listen.
+    ///
+    /// # Errors
+    /// When the listener fails; the rest is ended all the same.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), StartError> {
+        let stop_serving = CancellationToken::new();
+        let serving =
+            tokio::spawn(serve(self.listener, self.router, self.limits, stop_serving.clone().cancelled_owned()));
+        tokio::pin!(serving);
+        let early = tokio::select! {
+            () = shutdown => None,
+            end = &mut serving => Some(end),
+        };
+        self.stop_engine.cancel();
+        self.engine.await.expect("the engine does not panic");
+        if let Some(relay) = &self.relay {
+            relay.drain().await;
+        }
+        stop_serving.cancel();
+        let end = match early {
+            Some(end) => end,
+            None => serving.await,
+        };
+        self.worker.tasks().close();
+        // What is left has no viewer any more, and holds nothing that is not in a log.
+        let _ = tokio::time::timeout(TASKS_GRACE, self.worker.tasks().wait()).await;
+        end.expect("the accept loop does not panic").map_err(StartError::Listener)
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+/// Why a worker did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The listener is not good, or failed.
+    #[error("the listener failed")]
+    Listener(#[source] io::Error),
+    /// It would be open to a network that it was not prepared for.
+    #[error(
+        "{address} can be reached from other machines: name the hosts it is called by (--allow-host <name>) and make \
+         its operator token first (`gastown token --data-dir {data_dir}`), or listen on 127.0.0.1"
+    )]
+    OpenBind {
+        /// The address.
+        address: SocketAddr,
+        /// The data folder.
+        data_dir: PathBuf,
+    },
+    /// There is no operator token.
+    #[error(transparent)]
+    OperatorToken(#[from] OperatorTokenError),
+    /// There is no signing key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The sessions of browsers cannot be read.
+    #[error("the file of browser sessions cannot be read")]
+    Sessions(#[source] io::Error),
+    /// The store cannot be opened.
+    #[error("the event store cannot be opened")]
+    Store(#[from] OpenError),
+    /// The town cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The relay's address is no good.
+    #[error("the relay cannot be used")]
+    Relay(#[from] ClientError),
+}
+
+/// Where the relay is.
+struct Relaying {
+    api: Arc<dyn RelayApi>,
+    /// Base URL for wrappers, without a slash at its end.
+    url: String,
+    embedded: Option<Relay>,
+}
+
+impl Relaying {
+    fn open(
+        config: &WorkerConfig,
+        address: SocketAddr,
+        store: &Arc<dyn EventStore>,
+        authority: &Arc<WorkerAuthority>,
+        keys: &Keys,
+        names: &Names,
+    ) -> Result<Self, StartError> {
+        match &config.mode {
+            Mode::Embedded => {
+                let relay_config =
+                    names.hosts().iter().fold(RelayConfig::default(), |config, host| config.with_host(host));
+                let relay = Relay::new(store.clone(), authority.clone(), relay_config);
+                let url = format!("http://{}", reachable(address));
+                Ok(Self { api: Arc::new(relay.clone()), url, embedded: Some(relay) })
+            }
+            Mode::Remote { relay, .. } => {
+                let token = keys.sign(&Claims::Service(ServiceClaims {
+                    town: config.town.clone(),
+                    service: "worker".into(),
+                    expires: config.clock.now().after(SERVICE_TOKEN_LIFE),
+                }));
+                let client = Client::new(relay, Credentials::bearer(Token::new(token.expose())))?;
+                Ok(Self { api: Arc::new(client), url: relay.trim_end_matches('/').to_owned(), embedded: None })
+            }
+        }
+    }
+}
+
+/// An address beyond loopback is taken only by a worker that was prepared for it: somebody named the hosts it is called
+/// by, and somebody has its token. The first start would otherwise print the token where nobody reads it.
+fn refuse_open_bind(config: &WorkerConfig, address: SocketAddr) -> Result<(), StartError> {
+    let is_named = !config.allowed_hosts.is_empty() || config.public_url.is_some();
+    if address.ip().is_loopback() || (is_named && operator::exists(&config.data_dir)) {
+        return Ok(());
+    }
+    Err(StartError::OpenBind { address, data_dir: config.data_dir.clone() })
+}
+
+fn key_path(config: &WorkerConfig) -> PathBuf {
+    match &config.mode {
+        Mode::Remote { signing_key: Some(path), .. } => path.clone(),
+        Mode::Remote { signing_key: None, .. } | Mode::Embedded => config.data_dir.join("signing-key"),
+    }
+}
+
+async fn open_store(config: &WorkerConfig) -> Result<Arc<dyn EventStore>, StartError> {
+    if let Some(store) = &config.store {
+        return Ok(store.clone());
+    }
+    let name = match &config.mode {
+        Mode::Embedded => "gastown.db",
+        // The journal only: the logs are the relay's.
+        Mode::Remote { .. } => "worker.db",
+    };
+    let path = config.data_dir.join(name);
+    let open = move || SqliteStore::open(path, SqliteOptions::default());
+    let store = tokio::task::spawn_blocking(open).await.expect("opening a store does not panic")?;
+    Ok(Arc::new(store))
+}
+
+fn local_launcher(config: &WorkerConfig) -> Arc<dyn crate::Launcher> {
+    Arc::new(LocalLauncher::new(config.wrapper_command.clone(), config.data_dir.join("agents")))
+}
+
+/// The address to call, of one that is listened on: "every address" is none.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// `http://…` → `ws://…`, `https://…` → `wss://…`.
+fn stream_url(url: &str) -> String {
+    let url = url.trim_end_matches('/');
+    url.strip_prefix("http").map_or_else(|| url.to_owned(), |rest| format!("ws{rest}"))
+}

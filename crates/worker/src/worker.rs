@@ -1,0 +1,195 @@
+//! The handle of a worker.
+
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{HeaderMap, Uri, header};
+use protocol::{AgentId, Command, CommandId, CommandResult, LogId, Timestamp, TownId};
+use relay::{
+    ApiError, RelayApi,
+    auth::{AuthError, Authority as _, Capability, Credentials, Grant, Keys, Secret, TicketBook},
+};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use town::{Request, Town};
+
+use crate::{
+    AskError, Clock, WorkerAuthority,
+    auth::{LoginLimiter, LoginLinks, Sessions},
+    engine::EngineHandle,
+};
+
+/// A worker that runs: what the dashboard, the API and a program that embeds it go through. Cheap to clone; all clones
+/// are one worker.
+#[derive(Clone)]
+pub struct Worker(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) town: TownId,
+    pub(crate) engine: EngineHandle,
+    pub(crate) relay: Arc<dyn RelayApi>,
+    pub(crate) authority: Arc<WorkerAuthority>,
+    pub(crate) keys: Keys,
+    pub(crate) tickets: Arc<TicketBook>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) login_links: LoginLinks,
+    pub(crate) login_limiter: LoginLimiter,
+    pub(crate) clock: Clock,
+    /// Base URL of the pages, without a slash at its end.
+    pub(crate) url: String,
+    /// Base URL of streams (`ws://…`), without a slash at its end.
+    pub(crate) stream_url: String,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Worker {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// Its town's id.
+    #[must_use]
+    pub fn town_id(&self) -> &TownId {
+        &self.0.town
+    }
+
+    /// Its town, as far as the journal is committed and read; changes with every event.
+    #[must_use]
+    pub fn town(&self) -> watch::Receiver<Arc<Town>> {
+        self.0.engine.town()
+    }
+
+    /// The relay that has the agents' logs and links.
+    #[must_use]
+    pub fn relay(&self) -> &Arc<dyn RelayApi> {
+        &self.0.relay
+    }
+
+    /// The base URL of its pages, without a slash at its end: `http://127.0.0.1:4280`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    /// Asks the town, and waits until what comes of it is committed. Returns the town after it.
+    ///
+    /// # Errors
+    /// When the town refuses, the journal fails, or the worker is going down.
+    pub async fn ask(&self, request: Request) -> Result<Arc<Town>, AskError> {
+        self.0.engine.ask(request).await
+    }
+
+    /// Steers an agent, under a fresh command id.
+    ///
+    /// # Errors
+    /// When the relay could not be asked. What the agent refuses is a result that is not `ok`.
+    pub async fn send(&self, agent: &AgentId, command: Command) -> Result<CommandResult, ApiError> {
+        self.0.relay.command(agent, fresh_command_id(), command).await
+    }
+
+    /// What the credentials of a request are good for: its `Authorization`, its cookie, and, if a URI is given, the
+    /// ticket in its query. A ticket that is accepted is used up.
+    ///
+    /// # Errors
+    /// When they are good for nothing.
+    pub fn authenticate(&self, headers: &HeaderMap, uri: Option<&Uri>) -> Result<Grant, AuthError> {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let bearer = match headers.get(header::AUTHORIZATION) {
+            Some(value) => Some(bearer(value).ok_or(AuthError::Invalid)?),
+            None => None,
+        };
+        let credentials = Credentials {
+            bearer,
+            ticket: uri.and_then(Uri::query).and_then(ticket),
+            cookie: text(header::COOKIE),
+            origin: text(header::ORIGIN),
+        };
+        self.0.authority.authenticate(&credentials, self.now())
+    }
+
+    /// A link that logs one browser in, once, within an hour.
+    #[must_use]
+    pub fn one_use_login_url(&self) -> String {
+        let key = self.0.login_links.issue(self.now());
+        format!("{}/login?key={}", self.0.url, key.expose())
+    }
+
+    /// What time it is.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// Where tasks of this worker are spawned, so that somebody waits for them.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    pub(crate) fn stream_url(&self) -> &str {
+        &self.0.stream_url
+    }
+
+    pub(crate) fn issue_ticket(
+        &self,
+        issuer: &Grant,
+        logs: BTreeSet<LogId>,
+        capabilities: &BTreeSet<Capability>,
+        origin: Option<String>,
+        now: Timestamp,
+    ) -> Result<Secret, AuthError> {
+        self.0.tickets.issue(&self.0.keys, issuer, logs, capabilities, origin, now)
+    }
+
+    pub(crate) fn is_operator(&self, token: &str) -> bool {
+        self.0.authority.is_operator(token)
+    }
+
+    pub(crate) fn redeem_login(&self, key: &str) -> bool {
+        self.0.login_links.redeem(key, self.now())
+    }
+
+    pub(crate) fn login_wait(&self, address: Option<IpAddr>) -> Option<Duration> {
+        self.0.login_limiter.wait(address, self.now())
+    }
+
+    pub(crate) fn login_failed(&self, address: Option<IpAddr>) {
+        self.0.login_limiter.failed(address, self.now());
+    }
+
+    pub(crate) async fn begin_session(&self) -> io::Result<Secret> {
+        let (sessions, now) = (self.0.sessions.clone(), self.now());
+        tokio::task::spawn_blocking(move || sessions.begin(now)).await.map_err(io::Error::other)?
+    }
+
+    pub(crate) async fn end_session(&self, session: String) -> io::Result<()> {
+        let sessions = self.0.sessions.clone();
+        tokio::task::spawn_blocking(move || sessions.end(&session)).await.map_err(io::Error::other)?
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("town", &self.0.town).field("url", &self.0.url).finish_non_exhaustive()
+    }
+}
+
+/// An id that no other command has.
+pub(crate) fn fresh_command_id() -> CommandId {
+    let id = format!("cmd_{}", uuid::Uuid::now_v7().simple());
+    id.parse().expect("letters, digits and `_`, far fewer than 64")
+}
+
+fn bearer(value: &http::HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The ticket in a query. Tickets are base64url with dots: nothing in them is escaped.
+fn ticket(query: &str) -> Option<&str> {
+    query.split('&').find_map(|pair| pair.strip_prefix("ticket="))
+}
