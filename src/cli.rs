@@ -5,13 +5,17 @@ mod agent;
 mod agents;
 mod answer;
 mod completions;
+mod demo;
 mod exit;
 mod paint;
 mod progress;
 mod prompt;
+mod relay;
 mod server;
 mod serving;
+mod signals;
 mod token;
+mod up;
 mod watch;
 mod wrapper;
 
@@ -52,6 +56,8 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Sub {
+    Demo(demo::Demo),
+    Up(up::Up),
     Agent(agent::Agent),
     Agents(agents::Agents),
     Prompt(prompt::Prompt),
@@ -61,6 +67,8 @@ enum Sub {
     Watch(watch::Watch),
     Token(token::Token),
     Completions(completions::Completions),
+    Worker(up::Worker),
+    Relay(relay::Relay),
     Wrapper(Box<wrapper::Wrapper>),
     #[command(hide = true)]
     Guard(wrapper::Guard),
@@ -92,6 +100,10 @@ pub fn run() -> ExitCode {
 
 fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
     let exit = match subcommand {
+        Sub::Demo(command) => in_runtime(command.run()),
+        Sub::Up(command) => in_runtime(command.run()),
+        Sub::Worker(command) => in_runtime(command.run()),
+        Sub::Relay(command) => in_runtime(command.run()),
         Sub::Agent(command) => in_runtime(command.run()),
         Sub::Agents(command) => in_runtime(command.run()),
         Sub::Prompt(command) => in_runtime(command.run()),

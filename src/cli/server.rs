@@ -34,7 +34,14 @@ pub(super) struct ServerArgs {
     #[command(flatten)]
     pub(super) data_dir: DataDirArgs,
     /// The town
-    #[arg(long, env = "GASTOWN_TOWN", hide_env_values = true, value_name = "ID", default_value = "main", global = true)]
+    #[arg(
+        long,
+        env = "GASTOWN_TOWN",
+        hide_env_values = true,
+        value_name = "ID",
+        default_value = "main",
+        global = true
+    )]
     town: TownId,
 }
 

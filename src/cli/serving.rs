@@ -8,16 +8,14 @@ use std::{
 
 use anyhow::Context as _;
 use serde::Serialize;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::net::TcpListener;
 
 use super::{
     Exit,
     exit::Refusal,
-    progress::say,
+    progress::{self, say},
     server::URL_FILE,
+    signals::Signals,
 };
 
 /// Where to reach a server that runs: one JSON object with `--json`.
@@ -50,7 +48,9 @@ pub(super) async fn bind(address: &str) -> anyhow::Result<TcpListener> {
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let message = format!("something listens on {address} already: is a server running? Another port: --listen");
+            let message = format!(
+                "something listens on {address} already: is a server running? Another port: --listen"
+            );
             Err(Refusal::because(Exit::Conflict, message))
         }
         Err(error) => Err(error).with_context(|| format!("cannot listen on {address}")),
@@ -79,7 +79,8 @@ pub(super) struct UrlFile(PathBuf);
 impl UrlFile {
     pub(super) fn write(data_dir: &Path, url: &str) -> anyhow::Result<Self> {
         let path = data_dir.join(URL_FILE);
-        std::fs::write(&path, format!("{url}\n")).with_context(|| format!("{} cannot be written", path.display()))?;
+        std::fs::write(&path, format!("{url}\n"))
+            .with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(Self(path))
     }
 }
@@ -91,23 +92,15 @@ impl Drop for UrlFile {
     }
 }
 
-/// Waits for the first SIGINT or SIGTERM.
-pub(super) async fn asked_to_end() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be followed")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be followed")?;
+/// Ends in an orderly way; another signal does not wait for that.
+pub(super) async fn wind_down<T>(
+    what: &str,
+    end: impl Future<Output = anyhow::Result<T>>,
+    signals: &mut Signals,
+) -> anyhow::Result<Exit> {
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
-}
-
-/// Ends in an orderly way; a second signal does not wait for that.
-pub(super) async fn wind_down<T>(what: &str, end: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<Exit> {
-    tokio::select! {
-        ended = super::progress::shown(what, end) => ended.map(|_| Exit::Done),
-        again = asked_to_end() => {
-            again?;
+        ended = progress::shown(what, end) => ended.map(|_| Exit::Done),
+        () = signals.next() => {
             say("ended at once\n");
             Ok(Exit::Interrupted)
         }
@@ -153,6 +146,9 @@ mod tests {
             token_file: None,
             pid: 7,
         };
-        assert_eq!(announcement.json_line().unwrap(), "{\"url\":\"http://127.0.0.1:1\",\"town\":\"main\",\"pid\":7}\n");
+        assert_eq!(
+            announcement.json_line().unwrap(),
+            "{\"url\":\"http://127.0.0.1:1\",\"town\":\"main\",\"pid\":7}\n"
+        );
     }
 }

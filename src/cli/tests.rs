@@ -32,21 +32,32 @@ fn secrets_are_never_arguments() {
     for subcommand in command.get_subcommands() {
         for argument in subcommand.get_arguments() {
             let name = argument.get_id().as_str();
-            assert!(!matches!(name, "token" | "password" | "secret"), "{} takes --{name}", subcommand.get_name());
+            assert!(
+                !matches!(name, "token" | "password" | "secret"),
+                "{} takes --{name}",
+                subcommand.get_name()
+            );
         }
     }
 }
 
 #[test]
 fn a_prompt_takes_words_and_a_delivery() {
-    let cli = Cli::try_parse_from(["gastown", "prompt", "Toast", "--delivery", "interrupt", "stop", "it"]).unwrap();
+    let cli =
+        Cli::try_parse_from(["gastown", "prompt", "Toast", "--delivery", "interrupt", "stop", "it"]).unwrap();
     let Sub::Prompt(prompt) = cli.subcommand else { panic!("a prompt") };
-    assert!(format!("{prompt:?}").contains(r#"agent: "toast", text: ["stop", "it"], delivery: Interrupt"#), "{prompt:?}");
+    assert!(
+        format!("{prompt:?}").contains(r#"agent: "toast", text: ["stop", "it"], delivery: Interrupt"#),
+        "{prompt:?}"
+    );
 }
 
 #[test]
 fn the_server_may_be_named_before_or_after_the_agent() {
-    for line in [["gastown", "abort", "--url", "http://h:1", "toast"], ["gastown", "abort", "toast", "--url", "http://h:1"]] {
+    for line in [
+        ["gastown", "abort", "--url", "http://h:1", "toast"],
+        ["gastown", "abort", "toast", "--url", "http://h:1"],
+    ] {
         assert!(Cli::try_parse_from(line).is_ok(), "{line:?}");
     }
 }
@@ -58,7 +69,10 @@ fn what_is_missing_or_wrong_is_told_with_the_usage() {
     assert_eq!(kind(&["gastown", "prompt", "toast"]), ErrorKind::MissingRequiredArgument);
     assert_eq!(kind(&["gastown", "watch", "two words"]), ErrorKind::ValueValidation);
     assert_eq!(kind(&["gastown", "watch", "toast", "--after", "412"]), ErrorKind::ValueValidation);
-    assert_eq!(kind(&["gastown", "agent", "start", "x", "--runtime", "scripted"]), ErrorKind::MissingRequiredArgument);
+    assert_eq!(
+        kind(&["gastown", "agent", "start", "x", "--runtime", "scripted"]),
+        ErrorKind::MissingRequiredArgument
+    );
     assert_eq!(kind(&["gastown", "agent", "start", "x", "--runtime", "emacs"]), ErrorKind::InvalidValue);
 }
 

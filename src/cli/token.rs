@@ -1,19 +1,19 @@
 //! `gastown token`.
 
-use anyhow::Context as _;
 use clap::Args;
+use worker::operator_token;
 
 use super::{
-    Exit,
-    exit::Refusal,
-    print,
+    Exit, print,
+    progress::say,
     server::{DataDirArgs, TOKEN_FILE},
+    up::make_private_folder,
 };
 
-/// Show where the operator's token is, or the token itself
+/// Show where the operator's token is, or the token itself; make it if there is none
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The token opens everything in the town: keep it like a password. `gastown up` makes it at its first start.
+The token opens everything in the town: keep it like a password.
 
 Examples:
   gastown token                                              where it is
@@ -28,19 +28,14 @@ pub(super) struct Token {
 
 impl Token {
     pub(super) fn run(&self) -> anyhow::Result<Exit> {
-        let path = self.data_dir.path()?.join(TOKEN_FILE);
-        let token = match std::fs::read_to_string(&path) {
-            Ok(token) => token,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let message = format!(
-                    "there is no token in {}: `gastown up` makes it at its first start",
-                    path.display()
-                );
-                return Err(Refusal::because(Exit::NotFound, message));
-            }
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-        };
-        let line = if self.show { token.trim().to_owned() } else { path.display().to_string() };
+        let data_dir = self.data_dir.path()?;
+        make_private_folder(&data_dir)?;
+        let (token, is_new) = operator_token(&data_dir)?;
+        if is_new {
+            say("the token was made just now\n");
+        }
+        let path = data_dir.join(TOKEN_FILE);
+        let line = if self.show { token.expose().to_owned() } else { path.display().to_string() };
         print(&format!("{line}\n"))?;
         Ok(Exit::Done)
     }

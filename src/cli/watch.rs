@@ -26,6 +26,7 @@ use super::{
     print,
     progress::say,
     server::{Server, ServerArgs, agent_id, log_of},
+    signals::Signals,
 };
 
 /// Show what an agent does, live
@@ -67,13 +68,11 @@ impl Watch {
         let mut connection = Reconnects::new(follow.connection());
         let mut deliveries = follow.ready_chunks(AT_ONCE);
         let mut screen = Screen::new(&self);
+        let mut signals = Signals::follow()?;
         loop {
             tokio::select! {
                 biased;
-                interrupted = tokio::signal::ctrl_c() => {
-                    interrupted?;
-                    break;
-                }
+                () = signals.next() => break,
                 chunk = deliveries.next() => {
                     let Some(chunk) = chunk else { break };
                     let mut text = String::new();

@@ -66,7 +66,9 @@ fn registration(dir: &Path, scripts: &Path, member: Member) -> anyhow::Result<Re
 }
 
 fn text(path: PathBuf) -> anyhow::Result<String> {
-    path.into_os_string().into_string().map_err(|path| anyhow::anyhow!("{} is no text", Path::new(&path).display()))
+    path.into_os_string()
+        .into_string()
+        .map_err(|path| anyhow::anyhow!("{} is no text", Path::new(&path).display()))
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ impl Follow {
         let start = Start { endpoint, log, from, report };
         let deliveries = stream::unfold(Stage::Start(start), |stage| async move {
             let mut driver = match stage {
-                Stage::Start(start) => Driver::new(start),
+                Stage::Start(start) => Box::new(Driver::new(start)),
                 Stage::Running(driver) => driver,
                 Stage::Over => return None,
             };
@@ -95,7 +95,7 @@ impl Stream for Follow {
 /// What the stream is made of: nothing happens before it is polled.
 enum Stage {
     Start(Start),
-    Running(Driver),
+    Running(Box<Driver>),
     Over,
 }
 
@@ -176,7 +176,7 @@ impl Driver {
             .max_frame_size(Some(ToViewer::MAX_BYTES));
         let connector = Connector::Rustls(self.endpoint.tls());
         let opened = connect_async_tls_with_config(request, Some(config), true, Some(connector)).await;
-        opened.map(|(socket, _)| socket).map_err(|error| OpenError::Lost(refusal(error)))
+        opened.map(|(socket, _)| socket).map_err(|error| OpenError::Lost(refusal(&error)))
     }
 
     async fn request(&self) -> Result<Request<()>, OpenError> {
@@ -299,8 +299,8 @@ enum OpenError {
 
 /// An upgrade that HTTP refused (a proxy, or a server that does not upgrade first) means what the close code means.
 /// Everything else is taken for the network: a proxy says 404 or 502 while what is behind it restarts.
-fn refusal(error: tungstenite::Error) -> Loss {
-    let tungstenite::Error::Http(response) = &error else { return Loss::Network(error.to_string()) };
+fn refusal(error: &tungstenite::Error) -> Loss {
+    let tungstenite::Error::Http(response) = error else { return Loss::Network(error.to_string()) };
     let status = response.status();
     let code = match status.as_u16() {
         401 => CloseCode::UNAUTHENTICATED,

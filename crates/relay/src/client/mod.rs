@@ -36,3 +36,6 @@ pub use error::{ClientError, FollowError};
 pub use follow::Follow;
 pub use http::{Client, EventPage, PageGap, Verb};
 pub use session::Connection;
+
+#[cfg(all(test, feature = "server"))]
+mod against_relay;

@@ -158,7 +158,7 @@ async fn a_server_that_is_not_there_yet_is_waited_for() {
 fn a_proxy_in_trouble_is_no_verdict_of_the_relay() {
     let refusal_of = |status: u16| {
         let response = tungstenite::http::Response::builder().status(status).body(None).expect("a response");
-        refusal(tungstenite::Error::Http(response.into()))
+        refusal(&tungstenite::Error::Http(response.into()))
     };
     for status in [404, 500, 502, 503] {
         assert!(matches!(refusal_of(status), Loss::Network(_)), "{status}");
@@ -237,10 +237,10 @@ impl Peer {
     }
 
     async fn subscription(&mut self) -> Option<StartAt> {
-        match self.receive().await {
-            FromViewer::Subscribe { log: asked, cursor, .. } if asked == log() => cursor,
-            other => panic!("{other:?} is no subscription to {}", log()),
-        }
+        let frame = self.receive().await;
+        let FromViewer::Subscribe { log: asked, cursor, .. } = frame else { panic!("{frame:?} is no subscription") };
+        assert_eq!(asked, log());
+        cursor
     }
 
     async fn serve(&mut self, epoch: &str, head: u64, seqs: &[u64]) {
