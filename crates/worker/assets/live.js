@@ -54,10 +54,9 @@ function insert(parent, before, fresh) {
 
 // What the reader did with an element outlives its replacement: what is open, what is written, what is chosen.
 function keep(old, fresh) {
-  const state = new Map();
-  for (const el of [old, ...old.querySelectorAll("details[id], input[id], textarea[id], select[id]")]) if (el.id) state.set(el.id, el);
-  for (const el of [fresh, ...fresh.querySelectorAll("details[id], input[id], textarea[id], select[id]")]) {
-    const before = el.id && state.get(el.id);
+  const state = new Map(stateful(old).map((el) => [el.id, el]));
+  for (const el of stateful(fresh)) {
+    const before = state.get(el.id);
     if (!before || before.tagName !== el.tagName) continue;
     if (el.tagName === "DETAILS") {
       if (before.dataset.touched !== undefined) {
@@ -66,12 +65,17 @@ function keep(old, fresh) {
       }
     } else if (el.type === "radio" || el.type === "checkbox") {
       el.checked = before.checked;
-    } else if ("value" in el && el.type !== "hidden") {
+    } else if (el.type !== "hidden") {
       el.value = before.value;
     }
   }
   const focused = document.activeElement;
   if (focused && focused !== document.body && old.contains(focused)) fresh.dataset.refocus = focused.id || focused.name || "";
+}
+
+function stateful(root) {
+  const kinds = "details[id], input[id], textarea[id], select[id]";
+  return [...(root.matches(kinds) ? [root] : []), ...root.querySelectorAll(kinds)];
 }
 
 function settle(fresh) {

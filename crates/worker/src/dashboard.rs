@@ -221,8 +221,7 @@ async fn event_page(State(dashboard): State<Dashboard>, Path((agent, seq)): Path
             let resident = dashboard.agent(&agent)?;
             let viewing = dashboard.feeds.follow(&resident.id, &resident.name);
             let _ = tokio::time::timeout(FOLD_TIMEOUT, viewing.feed().live()).await;
-            let epoch = viewing.feed().state().board(false).cursor().epoch;
-            epoch
+            viewing.feed().state().board(false).cursor().epoch
         };
         let start = StartAt::After(Cursor { epoch, seq: Seq::new(seq.saturating_sub(1)) });
         let mut deliveries = dashboard.worker.relay().follow(log, Some(start));
@@ -231,7 +230,7 @@ async fn event_page(State(dashboard): State<Dashboard>, Path((agent, seq)): Path
                 match delivery {
                     Delivery::Event(event) => return Some(event),
                     Delivery::Gap { .. } | Delivery::Live { .. } => return None,
-                    _ => {}
+                    Delivery::Subscribed { .. } | Delivery::Presence { .. } | Delivery::Ended { .. } | _ => {}
                 }
             }
             None

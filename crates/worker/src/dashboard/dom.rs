@@ -15,7 +15,7 @@ pub(crate) enum Dom {
         /// Its attributes as written, values unescaped.
         attributes: Vec<(String, String)>,
         /// What is inside.
-        children: Vec<Dom>,
+        children: Vec<Self>,
     },
     /// Text, unescaped.
     Text(String),
@@ -71,7 +71,7 @@ impl Dom {
             PatchOp::Insert(parent, before, html) => {
                 let fresh = only_child(html);
                 if let Some(id) = fresh.id() {
-                    self.remove(&id.to_owned());
+                    self.remove(id);
                 }
                 if let Some(Self::Element { children, .. }) = self.find(parent) {
                     let at = before.as_ref().and_then(|before| children.iter().position(|child| child.id() == Some(before)));
@@ -94,11 +94,6 @@ impl Dom {
         all
     }
 
-    /// The element of this id.
-    pub(crate) fn element(&self, id: &str) -> Option<&Self> {
-        self.elements().into_iter().find(|element| element.id() == Some(id))
-    }
-
     /// The name; empty for text.
     pub(crate) fn name(&self) -> &str {
         if let Self::Element { name, .. } = self { name } else { "" }
@@ -112,14 +107,6 @@ impl Dom {
     /// The id, if there is one.
     pub(crate) fn id(&self) -> Option<&str> {
         self.attributes().iter().find(|(name, _)| name == "id").map(|(_, value)| value.as_str())
-    }
-
-    /// All text inside.
-    pub(crate) fn text(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Element { children, .. } => children.iter().map(Self::text).collect(),
-        }
     }
 
     /// The document, an element or text per line: what two documents are compared by.

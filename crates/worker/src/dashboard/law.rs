@@ -229,7 +229,7 @@ fn events(recording: &str) -> Vec<Event> {
             continue;
         }
         let data = RawData::of(&event["properties"]).unwrap();
-        let session = session_of(kind, data.json()).map(Into::into);
+        let session = session_of(kind, data.json());
         #[expect(clippy::cast_possible_truncation, reason = "recordings are minutes long")]
         let time = Timestamp::from_unix_ms(1_795_199_000_000 + t_ms as i64);
         let new = NewEvent { time, kind: kind.into(), session, data };

@@ -105,6 +105,7 @@ impl Writer {
         escape_into(text, &mut self.out);
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else the parser knows has no element of its own here")]
     fn start(&mut self, tag: Tag<'_>) {
         self.depth += 1;
         match tag {
@@ -151,6 +152,7 @@ impl Writer {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else the parser knows has no element of its own here")]
     fn end(&mut self, tag: TagEnd) {
         match tag {
             TagEnd::CodeBlock => {
@@ -215,6 +217,7 @@ pub(crate) fn is_safe(target: &str) -> bool {
 }
 
 /// The element of a tag that has one and no attributes.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else the parser knows has no element of its own here")]
 fn element(tag: &TagEnd) -> Option<&'static str> {
     match tag {
         TagEnd::Paragraph => Some("p"),

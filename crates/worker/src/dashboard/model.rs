@@ -2,8 +2,12 @@
 
 use std::collections::VecDeque;
 
-use protocol::{Event, Seq, Timestamp, view::{Lifecycle, NoticeBody, SessionView}};
-use protocol::agent::State;
+use protocol::{
+    Event, Seq, Timestamp,
+    agent::State,
+    model::SessionStatus,
+    view::{Lifecycle, NoticeBody, SessionView},
+};
 
 use super::element;
 
@@ -108,10 +112,21 @@ impl Model {
             State::Waiting => Doing::Waiting,
             State::Retrying => Doing::Retrying,
             State::Stopping => Doing::Stopping,
-            _ if self.view.roots().iter().any(|root| matches!(root.status(), protocol::model::SessionStatus::Retry { .. })) => Doing::Retrying,
-            _ if self.view.roots().iter().any(|root| root.is_turn_open()) => Doing::Busy,
-            _ if self.view.seq() == Seq::ZERO => Doing::Exited,
-            _ => Doing::Idle,
+            State::Unknown | _ => self.doing_of_sessions(),
+        }
+    }
+
+    /// The same, where no wrapper says so.
+    fn doing_of_sessions(&self) -> Doing {
+        let roots = self.view.roots();
+        if roots.iter().any(|root| matches!(root.status(), SessionStatus::Retry { .. })) {
+            Doing::Retrying
+        } else if roots.iter().any(|root| root.is_turn_open()) {
+            Doing::Busy
+        } else if self.view.seq() == Seq::ZERO {
+            Doing::Exited
+        } else {
+            Doing::Idle
         }
     }
 

@@ -177,7 +177,7 @@ impl Writer<'_> {
                 "Context compacted" @if compaction.auto { span class="faint" { " · it was full" } }
             }),
             PartBody::StepStart(_) | PartBody::Patch(_) | PartBody::Snapshot(_) => hidden(&id, changed),
-            _ => row("tool").leaf(scope, &unknown(part)),
+            PartBody::Unknown | _ => row("tool").leaf(scope, &unknown(part)),
         });
         out.push(node);
     }
@@ -290,11 +290,8 @@ pub(crate) fn is_open(part: &PartView, message: &MessageView) -> bool {
 }
 
 fn order_of_notice(notice: &protocol::view::Notice) -> (i64, u8) {
-    match notice.body {
-        // What is missing is missing before everything that is there.
-        NoticeBody::Gap { .. } => (i64::MIN, 0),
-        _ => (notice.time.unix_ms(), 2),
-    }
+    // What is missing is missing before everything that is there.
+    if let NoticeBody::Gap { .. } = notice.body { (i64::MIN, 0) } else { (notice.time.unix_ms(), 2) }
 }
 
 fn starters(view: &SessionView) -> BTreeMap<String, (String, Seq)> {
@@ -324,11 +321,8 @@ fn is_failed(part: &PartView) -> bool {
 }
 
 fn start(part: &PartView, message: &MessageView) -> Option<Timestamp> {
-    let own = match part.body() {
-        PartBody::Text(text) | PartBody::Reasoning(text) => text.time.and_then(|time| time.start),
-        PartBody::Tool(tool) => tool.state.time().start,
-        _ => None,
-    };
+    let text = part.body().text_part().and_then(|text| text.time);
+    let own = text.or_else(|| part.body().tool().map(|tool| tool.state.time())).and_then(|time| time.start);
     own.or_else(|| message.info().and_then(|info| info.time.created))
 }
 

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use protocol::{
     AgentId, Seq, Timestamp,
     model::{PartBody, Role, SessionStatus},
-    view::PendingAsk,
+    view::{PendingAsk, SessionRef},
 };
 
 use super::{regions, shell::{self, Frame, Stream}};
@@ -80,7 +80,7 @@ impl Resident {
             doing,
             state,
             now: now(agent, model, doing),
-            title: root.and_then(|root| root.info()).map(|info| element::first_line(&info.title)).unwrap_or_default(),
+            title: root.map(about).unwrap_or_default(),
             tokens: usage.tokens.total(),
             cost: usage.cost,
             since: prompted.filter(|_| is_open),
@@ -264,12 +264,23 @@ fn doing(agent: &town::Agent, model: &Model) -> Doing {
         town::AgentPhase::Failed { .. } => Doing::Failed,
         town::AgentPhase::BackingOff { .. } => Doing::Failed,
         town::AgentPhase::Stopping { .. } => Doing::Stopping,
-        _ => match model.doing() {
+        town::AgentPhase::Running | _ => match model.doing() {
             // Launched, and its wrapper has not said anything yet.
             Doing::Exited | Doing::Failed => Doing::Starting,
             doing @ (Doing::Waiting | Doing::Retrying | Doing::Busy | Doing::Starting | Doing::Stopping | Doing::Idle) => doing,
         },
     }
+}
+
+/// What a session is about: its title, or the newest prompt as long as it has none of its own.
+fn about(session: SessionRef<'_>) -> String {
+    let title = session.info().map(|info| info.title.as_str()).filter(|title| !title.is_empty() && !title.starts_with("New session"));
+    let prompt = || {
+        let messages = session.messages();
+        let prompts = messages.iter().rev().filter(|message| message.info().is_some_and(|info| info.role == Role::User));
+        prompts.flat_map(|message| message.parts()).find_map(|part| part.body().text().map(element::first_line))
+    };
+    title.map(element::first_line).or_else(prompt).unwrap_or_default()
 }
 
 fn now(agent: &town::Agent, model: &Model, doing: Doing) -> (&'static str, String) {
@@ -316,7 +327,10 @@ fn newest_part(model: &Model, directory: &str) -> Option<(&'static str, String)>
             (kind.icon(), if title.is_empty() { tool_kind::name(tool) } else { title })
         }
         PartBody::Reasoning(text) => ("think", last_line(&text.text)),
-        body => ("log", if transcript::is_open(part, message) { last_line(body.text()?) } else { element::first_line(body.text()?) }),
+        PartBody::Text(text) if transcript::is_open(part, message) => ("log", last_line(&text.text)),
+        PartBody::Text(text) => ("log", element::first_line(&text.text)),
+        PartBody::File(_) | PartBody::StepStart(_) | PartBody::StepFinish(_) | PartBody::Patch(_) | PartBody::Snapshot(_) | PartBody::Agent(_)
+        | PartBody::Retry(_) | PartBody::Subtask(_) | PartBody::Compaction(_) | PartBody::Unknown | _ => return None,
     })
 }
 

@@ -88,9 +88,8 @@ pub(crate) fn agent_state(model: &Model) -> Markup {
 
 /// `Retry 2`, of whichever session waits for one.
 pub(crate) fn retry_words(view: &SessionView) -> Option<String> {
-    view.sessions().iter().find_map(|session| match session.status() {
-        SessionStatus::Retry { attempt, .. } => Some(format!("Retry {attempt}")),
-        _ => None,
+    view.sessions().iter().find_map(|session| {
+        if let SessionStatus::Retry { attempt, .. } = session.status() { Some(format!("Retry {attempt}")) } else { None }
     })
 }
 

@@ -70,9 +70,13 @@ pub(crate) fn page(frame: &Frame<'_>, main: &Markup) -> Markup {
                                 }
                             }
                         }
-                        p class="nav-foot" {
+                        div class="nav-foot" {
                             "gastown " (env!("CARGO_PKG_VERSION"))
-                            br; span class="js-only" { kbd { "j" } " " kbd { "k" } " parts · " kbd { "o" } " open · " kbd { "g" } " " kbd { "l" } " live" }
+                            div class="keys js-only" {
+                                @for (keys, what) in [(&["j", "k"][..], "parts"), (&["o"], "open"), (&["g", "l"], "live"), (&["g", "a"], "agents"), (&["/"], "find")] {
+                                    span { @for key in keys { kbd { (key) } } } span { (what) }
+                                }
+                            }
                         }
                     }
                     main class={ "main" @if frame.class.contains("shell-agent") { " main-agent" } } id="main" { (main) }

@@ -47,13 +47,11 @@ pub(crate) fn moment(id: &str, changed: Seq, state: Option<&str>, icon_name: &st
 
 /// The id of a notice's element.
 pub(crate) fn notice_id(notice: &Notice) -> String {
-    match &notice.body {
-        NoticeBody::Gap { from, to, .. } => {
-            let number = |seq: &Option<Seq>| seq.map_or_else(|| "x".to_owned(), |seq| seq.to_string());
-            format!("gap-{}-{}", number(from), number(to))
-        }
-        _ => format!("evt-{}", notice.seq),
+    if let NoticeBody::Gap { from, to, .. } = &notice.body {
+        let number = |seq: &Option<Seq>| seq.map_or_else(|| "x".to_owned(), |seq| seq.to_string());
+        return format!("gap-{}-{}", number(from), number(to));
     }
+    format!("evt-{}", notice.seq)
 }
 
 /// Something that happened.
@@ -149,7 +147,7 @@ pub(crate) fn retry(scope: &Scope, session: &str, changed: Seq, status: &Session
                 div class="notice-text" { (element::first_line(message)) }
             }
         },
-        _ => return hidden(&id, changed),
+        SessionStatus::Idle | SessionStatus::Busy | SessionStatus::Unknown | _ => return hidden(&id, changed),
     };
     Row { id: &id, kind: "notice", time: None, changed }.leaf(scope, &body)
 }

@@ -114,7 +114,7 @@ pub(crate) fn data_state(state: &ToolState) -> &'static str {
         ToolState::Completed(_) if state.exit_code().is_some_and(|code| code != 0) => "error",
         ToolState::Completed(_) => "completed",
         ToolState::Error(_) => "error",
-        _ => "idle",
+        ToolState::Unknown | _ => "idle",
     }
 }
 
