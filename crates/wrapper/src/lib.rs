@@ -18,6 +18,7 @@ mod exit;
 mod guard;
 pub mod link;
 mod options;
+mod process_tree;
 pub mod outbox;
 pub mod runtime;
 mod shutdown;

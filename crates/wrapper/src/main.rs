@@ -1,2 +1,54 @@
-//! The thin `gastown-wrapper` binary.
-fn main() {}
+//! The `gastown-wrapper` binary: a wrapper and nothing else.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use gastown_wrapper::{GuardArgs, Options, Shutdown, guard, run};
+
+/// Run one coding agent and connect it to a relay
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "\
+The token comes from GASTOWN_WRAPPER_TOKEN or --token-file. The first SIGTERM lets the turn that runs end, the second one
+does not.
+
+Exit codes: 0 done, 20 the agent failed, 21 superseded by a newer wrapper, 22 refused by the relay, 23 gave up.")]
+struct Arguments {
+    #[command(subcommand)]
+    helper: Option<Helper>,
+    #[command(flatten)]
+    options: Option<Options>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Helper {
+    /// Run a command and leave no process of it behind
+    #[command(hide = true)]
+    Guard(GuardArgs),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    if let Some(Helper::Guard(args)) = arguments.helper {
+        let code = guard(&args).context("the command cannot be run")?;
+        return Ok(ExitCode::from(code));
+    }
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let options = arguments.options.context("no options")?;
+    let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
+    runtime.block_on(wrap(options))
+}
+
+async fn wrap(options: Options) -> anyhow::Result<ExitCode> {
+    let (trigger, shutdown) = Shutdown::new();
+    tokio::select! {
+        ended = run(options, shutdown) => Ok(ExitCode::from(ended?.code())),
+        failed = trigger.follow_signals() => {
+            failed.context("signals cannot be followed")?;
+            unreachable!("signals are followed until the process ends")
+        }
+    }
+}

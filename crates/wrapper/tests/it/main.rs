@@ -1,0 +1,3 @@
+//! The wrapper with real processes and sockets.
+
+mod guard;
