@@ -6,7 +6,7 @@
 //! not: there is no I/O here, no clock and no async. Time comes in as `now`; the caller owns journal, processes and alarm.
 //!
 //! ```
-//! use town::{Command, Registration, Request, Role, Runtime, RuntimeKind, Town, effects};
+//! use gastown_core::{Command, Registration, Request, Role, Runtime, RuntimeKind, Town, effects};
 //! use protocol::Timestamp;
 //!
 //! let mut town = Town::new("main".parse()?);
