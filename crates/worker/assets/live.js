@@ -371,7 +371,7 @@ setInterval(() => document.querySelectorAll(TICKING).forEach((el) => tick(el)), 
 
 let prefix = "";
 addEventListener("keydown", (event) => {
-  const field = event.target.closest("input:not([type=radio]):not([type=checkbox]), textarea, select");
+  const field = event.target.closest?.("input:not([type=radio]):not([type=checkbox]), textarea, select");
   if (event.key === "Enter" && (event.metaKey || event.ctrlKey) && field?.form?.id === "composer") {
     event.preventDefault();
     return field.form.requestSubmit();

@@ -38,10 +38,17 @@ use axum::{
 use futures_util::StreamExt as _;
 use http::{HeaderMap, StatusCode, Uri};
 use protocol::{AgentId, Cursor, Epoch, ErrorCode, LogId, Seq, frame::StartAt, limits};
-use relay::{Delivery, auth::{Capability, Grant}};
+use relay::{
+    Delivery,
+    auth::{Capability, Grant},
+};
 
 use self::{
-    live::{agent::{AgentSource, Feeds}, fleet::Fleet, viewer::{self, Source as _}},
+    live::{
+        agent::{AgentSource, Feeds},
+        fleet::Fleet,
+        viewer::{self, Source as _},
+    },
     page::shell::Stream,
 };
 use crate::Worker;
@@ -112,9 +119,22 @@ impl Dashboard {
     }
 
     /// The grant of a request that may do this on this log.
-    fn admit(&self, headers: &HeaderMap, uri: Option<&Uri>, capability: Capability, log: &LogId) -> Result<Grant, Refused> {
-        let grant = self.worker.authenticate(headers, uri).map_err(|error| Refused::new(error.code(), error.to_string()))?;
-        if grant.allows(capability, log) { Ok(grant) } else { Err(Refused::new(ErrorCode::Forbidden, "These credentials do not reach this far.")) }
+    fn admit(
+        &self,
+        headers: &HeaderMap,
+        uri: Option<&Uri>,
+        capability: Capability,
+        log: &LogId,
+    ) -> Result<Grant, Refused> {
+        let grant = self
+            .worker
+            .authenticate(headers, uri)
+            .map_err(|error| Refused::new(error.code(), error.to_string()))?;
+        if grant.allows(capability, log) {
+            Ok(grant)
+        } else {
+            Err(Refused::new(ErrorCode::Forbidden, "These credentials do not reach this far."))
+        }
     }
 
     fn agent(&self, agent: &str) -> Result<town::Agent, Refused> {
@@ -123,7 +143,12 @@ impl Dashboard {
         self.worker.town().borrow().agents().get(&id).cloned().ok_or_else(unknown)
     }
 
-    fn admit_steering(&self, agent: &str, headers: &HeaderMap, what: &str) -> Result<(AgentId, Grant), Refused> {
+    fn admit_steering(
+        &self,
+        agent: &str,
+        headers: &HeaderMap,
+        what: &str,
+    ) -> Result<(AgentId, Grant), Refused> {
         let agent = self.agent(agent)?.id;
         let capability = if matches!(what, "start" | "stop") { Capability::Admin } else { Capability::Steer };
         let grant = self.admit(headers, None, capability, &LogId::Agent(agent.clone()))?;
@@ -134,7 +159,8 @@ impl Dashboard {
         if refused.code == ErrorCode::Unauthenticated {
             return Redirect::to(&format!("/login?next={}", uri.path())).into_response();
         }
-        let page = page::message::refusal(self.worker.town_id().as_str(), "Not here", &refused.words, "/agents");
+        let page =
+            page::message::refusal(self.worker.town_id().as_str(), "Not here", &refused.words, "/agents");
         (refused.status(), Html(page.into_string())).into_response()
     }
 
@@ -166,7 +192,12 @@ async fn fleet_page(State(dashboard): State<Dashboard>, headers: HeaderMap, uri:
     Html(page.into_string()).into_response()
 }
 
-async fn agent_page(State(dashboard): State<Dashboard>, Path(agent): Path<String>, headers: HeaderMap, uri: Uri) -> Response {
+async fn agent_page(
+    State(dashboard): State<Dashboard>,
+    Path(agent): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
     match agent_markup(&dashboard, &agent, &headers).await {
         Ok(page) => Html(page).into_response(),
         Err(refused) => dashboard.refusal(&refused, &uri),
@@ -175,7 +206,11 @@ async fn agent_page(State(dashboard): State<Dashboard>, Path(agent): Path<String
 
 async fn agent_markup(dashboard: &Dashboard, agent: &str, headers: &HeaderMap) -> Result<String, Refused> {
     // Who is nobody is not told which agents there are.
-    let log = LogId::Agent(agent.parse().map_err(|_| Refused::new(ErrorCode::NotFound, "There is no such agent in this town."))?);
+    let log = LogId::Agent(
+        agent
+            .parse()
+            .map_err(|_| Refused::new(ErrorCode::NotFound, "There is no such agent in this town."))?,
+    );
     let grant = dashboard.admit(headers, None, Capability::Read, &log)?;
     let resident = dashboard.agent(agent)?;
     let steer = grant.allows(Capability::Steer, &log);
@@ -211,9 +246,15 @@ async fn agent_markup(dashboard: &Dashboard, agent: &str, headers: &HeaderMap) -
 }
 
 /// One event as it is in the log: read after the position before it.
-async fn event_page(State(dashboard): State<Dashboard>, Path((agent, seq)): Path<(String, u64)>, headers: HeaderMap, uri: Uri) -> Response {
+async fn event_page(
+    State(dashboard): State<Dashboard>,
+    Path((agent, seq)): Path<(String, u64)>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
     let found = async {
-        let gone = || Refused::new(ErrorCode::NotFound, "This event is no longer kept: a newer one took its place.");
+        let gone =
+            || Refused::new(ErrorCode::NotFound, "This event is no longer kept: a newer one took its place.");
         let resident = agent.parse::<AgentId>().map_err(|_| gone())?;
         let log = LogId::Agent(resident);
         dashboard.admit(&headers, None, Capability::Read, &log)?;
@@ -239,7 +280,10 @@ async fn event_page(State(dashboard): State<Dashboard>, Path((agent, seq)): Path
         if event.seq == Seq::new(seq) { Ok(event) } else { Err(gone()) }
     };
     match found.await {
-        Ok(event) => Html(page::message::event(dashboard.worker.town_id().as_str(), &agent, &event).into_string()).into_response(),
+        Ok(event) => {
+            Html(page::message::event(dashboard.worker.town_id().as_str(), &agent, &event).into_string())
+                .into_response()
+        }
         Err(refused) => dashboard.refusal(&refused, &uri),
     }
 }
@@ -255,7 +299,8 @@ async fn agent_stream(
     let upgrade = limited(upgrade);
     let admitted = agent.parse::<AgentId>().map_err(|_| ErrorCode::UnknownLog).and_then(|id| {
         let log = LogId::Agent(id);
-        let grant = dashboard.admit(&headers, Some(&uri), Capability::Read, &log).map_err(|refused| refused.code)?;
+        let grant =
+            dashboard.admit(&headers, Some(&uri), Capability::Read, &log).map_err(|refused| refused.code)?;
         let resident = dashboard.agent(&agent).map_err(|_| ErrorCode::UnknownLog)?;
         Ok((resident, grant.allows(Capability::Steer, &log)))
     });
@@ -263,7 +308,8 @@ async fn agent_stream(
         Ok((resident, steer)) => {
             let source = AgentSource { viewing: dashboard.feeds.follow(&resident.id, &resident.name), steer };
             let worker = dashboard.worker.clone();
-            upgrade.on_upgrade(move |socket| viewer::serve(socket, source, query.cursor(), move || worker.now()))
+            upgrade
+                .on_upgrade(move |socket| viewer::serve(socket, source, query.cursor(), move || worker.now()))
         }
         Err(code) => upgrade.on_upgrade(move |socket| viewer::refuse(socket, code.close())),
     }
@@ -280,7 +326,9 @@ async fn fleet_stream(
     let upgrade = limited(upgrade);
     let ours = dashboard.worker.town_id().clone();
     let admitted = if town == ours.as_str() {
-        dashboard.admit(&headers, Some(&uri), Capability::Read, &LogId::Town(ours)).map_err(|refused| refused.code)
+        dashboard
+            .admit(&headers, Some(&uri), Capability::Read, &LogId::Town(ours))
+            .map_err(|refused| refused.code)
     } else {
         Err(ErrorCode::UnknownLog)
     };
@@ -288,7 +336,8 @@ async fn fleet_stream(
         Ok(grant) => {
             let source = dashboard.fleet.follow(grant.has(Capability::Steer));
             let worker = dashboard.worker.clone();
-            upgrade.on_upgrade(move |socket| viewer::serve(socket, source, query.cursor(), move || worker.now()))
+            upgrade
+                .on_upgrade(move |socket| viewer::serve(socket, source, query.cursor(), move || worker.now()))
         }
         Err(code) => upgrade.on_upgrade(move |socket| viewer::refuse(socket, code.close())),
     }
@@ -305,6 +354,11 @@ fn limited(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
 }
 
 async fn not_found(State(dashboard): State<Dashboard>) -> Response {
-    let page = page::message::refusal(dashboard.worker.town_id().as_str(), "Nothing here", "There is no page of this name.", "/agents");
+    let page = page::message::refusal(
+        dashboard.worker.town_id().as_str(),
+        "Nothing here",
+        "There is no page of this name.",
+        "/agents",
+    );
     (StatusCode::NOT_FOUND, Html(page.into_string())).into_response()
 }

@@ -116,8 +116,17 @@ impl Style {
     fn classes(self) -> Vec<&'static str> {
         const FOREGROUND: [&str; 9] =
             ["", "ansi-1", "ansi-2", "ansi-3", "ansi-4", "ansi-5", "ansi-6", "", "ansi-8"];
-        const BACKGROUND: [&str; 9] =
-            ["", "ansi-bg-1", "ansi-bg-2", "ansi-bg-3", "ansi-bg-4", "ansi-bg-5", "ansi-bg-6", "", "ansi-bg-8"];
+        const BACKGROUND: [&str; 9] = [
+            "",
+            "ansi-bg-1",
+            "ansi-bg-2",
+            "ansi-bg-3",
+            "ansi-bg-4",
+            "ansi-bg-5",
+            "ansi-bg-6",
+            "",
+            "ansi-bg-8",
+        ];
         let (foreground, background) = if self.inverse {
             (self.background, Some(self.foreground.unwrap_or(8)))
         } else {
@@ -313,7 +322,11 @@ mod tests {
         assert_eq!(html("\u{1b}[38;2;20;200;30mx"), "<span class=\"ansi-2\">x</span>");
         assert_eq!(html("\u{1b}[38;2;120;120;120mx"), "<span class=\"ansi-8\">x</span>");
         assert_eq!(html("\u{1b}[38;5;255mx"), "x", "white is the ink of the page");
-        assert_eq!(html("\u{1b}[38:2:240:220:40mx"), "<span class=\"ansi-3\">x</span>", "colons separate as well");
+        assert_eq!(
+            html("\u{1b}[38:2:240:220:40mx"),
+            "<span class=\"ansi-3\">x</span>",
+            "colons separate as well"
+        );
     }
 
     #[test]

@@ -23,14 +23,27 @@ pub(crate) static STYLE: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("app", "css", "text/css; charset=utf-8", style)
 });
 /// The page module.
-pub(crate) static MODULE: LazyLock<Asset> =
-    LazyLock::new(|| Asset::new("live", "js", "text/javascript; charset=utf-8", include_str!("../../assets/live.js").to_owned()));
+pub(crate) static MODULE: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new(
+        "live",
+        "js",
+        "text/javascript; charset=utf-8",
+        include_str!("../../assets/live.js").to_owned(),
+    )
+});
 /// Puts the reader's choice of light or dark in place before the first paint.
-pub(crate) static THEME: LazyLock<Asset> =
-    LazyLock::new(|| Asset::new("theme", "js", "text/javascript; charset=utf-8", include_str!("../../assets/theme.js").to_owned()));
+pub(crate) static THEME: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new(
+        "theme",
+        "js",
+        "text/javascript; charset=utf-8",
+        include_str!("../../assets/theme.js").to_owned(),
+    )
+});
 /// The mark in the browser's tab.
-pub(crate) static FAVICON: LazyLock<Asset> =
-    LazyLock::new(|| Asset::new("favicon", "svg", "image/svg+xml", include_str!("../../assets/favicon.svg").to_owned()));
+pub(crate) static FAVICON: LazyLock<Asset> = LazyLock::new(|| {
+    Asset::new("favicon", "svg", "image/svg+xml", include_str!("../../assets/favicon.svg").to_owned())
+});
 
 /// What a page may load and do: nothing but its own stylesheet, scripts, favicon, forms and stream.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -47,7 +60,8 @@ pub(crate) struct Asset {
 
 impl Asset {
     fn new(name: &str, extension: &str, kind: &'static str, body: String) -> Self {
-        let hash: String = Sha256::digest(body.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash: String =
+            Sha256::digest(body.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         Self { path: format!("/assets/{name}.{hash}.{extension}"), tag: format!("\"{hash}\""), kind, body }
     }
 
@@ -63,7 +77,8 @@ pub(crate) async fn serve(Path(file): Path<String>, headers: HeaderMap) -> Respo
     let Some(asset) = all.into_iter().find(|asset| asset.path.strip_prefix("/assets/") == Some(&file)) else {
         return (StatusCode::NOT_FOUND, "there is no such file").into_response();
     };
-    let caching = [(header::CACHE_CONTROL, "public, max-age=31536000, immutable"), (header::ETAG, asset.tag.as_str())];
+    let caching =
+        [(header::CACHE_CONTROL, "public, max-age=31536000, immutable"), (header::ETAG, asset.tag.as_str())];
     if headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == asset.tag.as_bytes()) {
         return (StatusCode::NOT_MODIFIED, caching).into_response();
     }
@@ -96,7 +111,8 @@ mod tests {
 
     #[test]
     fn a_name_changes_with_what_the_file_holds() {
-        let (one, two) = (Asset::new("a", "css", "text/css", "x".into()), Asset::new("a", "css", "text/css", "y".into()));
+        let (one, two) =
+            (Asset::new("a", "css", "text/css", "x".into()), Asset::new("a", "css", "text/css", "y".into()));
         assert_ne!(one.path, two.path);
         assert!(one.path.starts_with("/assets/a.") && one.path.ends_with(".css"));
     }

@@ -45,7 +45,10 @@ impl Difference {
         let mut difference = Self::default();
         for group in diff.grouped_ops(CONTEXT) {
             let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
-            let (old, new) = (first.old_range().start..last.old_range().end, first.new_range().start..last.new_range().end);
+            let (old, new) = (
+                first.old_range().start..last.old_range().end,
+                first.new_range().start..last.new_range().end,
+            );
             difference.rows.push(Row::Hunk(format!(
                 "@@ -{},{} +{},{} @@",
                 old.start + 1,
@@ -57,7 +60,9 @@ impl Difference {
                 let line = change.value().trim_end_matches(['\n', '\r']).to_owned();
                 let number = |index: Option<usize>| index.map_or(0, |index| index + 1);
                 difference.push(match change.tag() {
-                    ChangeTag::Equal => Row::Same(number(change.old_index()), number(change.new_index()), line),
+                    ChangeTag::Equal => {
+                        Row::Same(number(change.old_index()), number(change.new_index()), line)
+                    }
                     ChangeTag::Delete => Row::Removed(number(change.old_index()), line),
                     ChangeTag::Insert => Row::Added(number(change.new_index()), line),
                 });
@@ -117,16 +122,32 @@ impl Difference {
                     row_html(&mut out, "", [Some(*old), Some(*new)], " ", &new_code.next(line), words);
                 }
                 Row::Removed(old, line) => {
-                    row_html(&mut out, " class=\"del\"", [Some(*old), None], "−", &old_code.next(line), words);
+                    row_html(
+                        &mut out,
+                        " class=\"del\"",
+                        [Some(*old), None],
+                        "−",
+                        &old_code.next(line),
+                        words,
+                    );
                 }
                 Row::Added(new, line) => {
-                    row_html(&mut out, " class=\"add\"", [None, Some(*new)], "+", &new_code.next(line), words);
+                    row_html(
+                        &mut out,
+                        " class=\"add\"",
+                        [None, Some(*new)],
+                        "+",
+                        &new_code.next(line),
+                        words,
+                    );
                 }
             }
             out.push('\n');
         }
         if let Some(more) = self.rows.len().checked_sub(ROWS).filter(|more| *more > 0) {
-            out.push_str(&format!("<tr class=\"hunk\"><td colspan=\"4\">… {more} more lines are not shown</td></tr>"));
+            out.push_str(&format!(
+                "<tr class=\"hunk\"><td colspan=\"4\">… {more} more lines are not shown</td></tr>"
+            ));
         }
         out
     }
@@ -147,10 +168,13 @@ impl Difference {
         let mut at = 0;
         while at < self.rows.len() {
             let removed = self.rows[at..].iter().take_while(|row| matches!(row, Row::Removed(..))).count();
-            let added = self.rows[at + removed..].iter().take_while(|row| matches!(row, Row::Added(..))).count();
+            let added =
+                self.rows[at + removed..].iter().take_while(|row| matches!(row, Row::Added(..))).count();
             if removed == added {
                 for i in at..at + removed {
-                    if let (Row::Removed(_, old), Row::Added(_, new)) = (&self.rows[i], &self.rows[i + removed]) {
+                    if let (Row::Removed(_, old), Row::Added(_, new)) =
+                        (&self.rows[i], &self.rows[i + removed])
+                    {
                         (words[i], words[i + removed]) = changed_words(old, new);
                     }
                 }
@@ -199,7 +223,14 @@ fn join(ranges: &mut Ranges, range: std::ops::Range<usize>) {
     }
 }
 
-fn row_html(out: &mut String, class: &str, numbers: [Option<usize>; 2], sign: &str, runs: &[highlight::Run<'_>], words: &Ranges) {
+fn row_html(
+    out: &mut String,
+    class: &str,
+    numbers: [Option<usize>; 2],
+    sign: &str,
+    runs: &[highlight::Run<'_>],
+    words: &Ranges,
+) {
     out.push_str(&format!("<tr{class}>"));
     for number in numbers {
         out.push_str(&format!("<td class=\"ln\">{}</td>", number.map(|n| n.to_string()).unwrap_or_default()));
@@ -258,13 +289,18 @@ mod tests {
 
     #[test]
     fn a_patch_of_an_agent_is_read() {
-        let diff = Difference::parse("Index: calc.py\n=====\n--- calc.py\n+++ calc.py\n@@ -1,2 +1,3 @@\n def add(a, b):\n+    \"\"\"Add.\"\"\"\n     return a + b\n\\ No newline at end of file\n");
-        assert_eq!(diff.rows, [
-            Row::Hunk("@@ -1,2 +1,3 @@".into()),
-            Row::Same(1, 1, "def add(a, b):".into()),
-            Row::Added(2, "    \"\"\"Add.\"\"\"".into()),
-            Row::Same(2, 3, "    return a + b".into()),
-        ]);
+        let diff = Difference::parse(
+            "Index: calc.py\n=====\n--- calc.py\n+++ calc.py\n@@ -1,2 +1,3 @@\n def add(a, b):\n+    \"\"\"Add.\"\"\"\n     return a + b\n\\ No newline at end of file\n",
+        );
+        assert_eq!(
+            diff.rows,
+            [
+                Row::Hunk("@@ -1,2 +1,3 @@".into()),
+                Row::Same(1, 1, "def add(a, b):".into()),
+                Row::Added(2, "    \"\"\"Add.\"\"\"".into()),
+                Row::Same(2, 3, "    return a + b".into()),
+            ]
+        );
         assert_eq!((diff.added, diff.removed), (1, 0));
     }
 

@@ -29,7 +29,8 @@ impl Dom {
     /// # Panics
     /// When the HTML is not well-formed: that is a bug of a renderer.
     pub(crate) fn parse(html: &str) -> Self {
-        let mut stack = vec![Self::Element { name: "root".into(), attributes: Vec::new(), children: Vec::new() }];
+        let mut stack =
+            vec![Self::Element { name: "root".into(), attributes: Vec::new(), children: Vec::new() }];
         let mut rest = html;
         while let Some(at) = rest.find('<') {
             push(&mut stack, Self::Text(unescape(&rest[..at])));
@@ -74,7 +75,9 @@ impl Dom {
                     self.remove(id);
                 }
                 if let Some(Self::Element { children, .. }) = self.find(parent) {
-                    let at = before.as_ref().and_then(|before| children.iter().position(|child| child.id() == Some(before)));
+                    let at = before
+                        .as_ref()
+                        .and_then(|before| children.iter().position(|child| child.id() == Some(before)));
                     children.insert(at.unwrap_or(children.len()), fresh);
                 }
             }
@@ -147,7 +150,9 @@ impl Dom {
 }
 
 fn only_child(html: &str) -> Dom {
-    let Dom::Element { mut children, .. } = Dom::parse(html) else { unreachable!("a document is an element") };
+    let Dom::Element { mut children, .. } = Dom::parse(html) else {
+        unreachable!("a document is an element")
+    };
     assert_eq!(children.len(), 1, "an operation carries one element: {html}");
     children.remove(0)
 }

@@ -174,9 +174,12 @@ mod tests {
     #[test]
     fn rust_has_keywords_functions_numbers_and_comments() {
         let html = code("rust", "/// Adds.\nfn add() -> u32 { 41 }\n");
-        for part in
-            ["<span class=\"hl-c\">/// Adds.", "<span class=\"hl-k\">fn</span>", "<span class=\"hl-f\">add</span>", "<span class=\"hl-n\">41</span>"]
-        {
+        for part in [
+            "<span class=\"hl-c\">/// Adds.",
+            "<span class=\"hl-k\">fn</span>",
+            "<span class=\"hl-f\">add</span>",
+            "<span class=\"hl-n\">41</span>",
+        ] {
             assert!(html.contains(part), "{part} in {html}");
         }
     }
@@ -192,7 +195,10 @@ mod tests {
         let source = "let s = \"<b>&\"; // </span><script>\n";
         let html = code("js", source);
         assert!(!html.contains("<script"), "{html}");
-        assert_eq!(without_tags(&html), source.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;"));
+        assert_eq!(
+            without_tags(&html),
+            source.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+        );
     }
 
     fn without_tags(html: &str) -> String {

@@ -96,7 +96,11 @@ impl Writer {
             Event::HardBreak => self.out.push_str("<br>"),
             Event::Rule => self.out.push_str("<hr>"),
             Event::TaskListMarker(done) => {
-                self.out.push_str(if done { "<span class=\"task\">☑</span> " } else { "<span class=\"task\">☐</span> " });
+                self.out.push_str(if done {
+                    "<span class=\"task\">☑</span> "
+                } else {
+                    "<span class=\"task\">☐</span> "
+                });
             }
         }
     }
@@ -105,13 +109,18 @@ impl Writer {
         escape_into(text, &mut self.out);
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else the parser knows has no element of its own here")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever else the parser knows has no element of its own here"
+    )]
     fn start(&mut self, tag: Tag<'_>) {
         self.depth += 1;
         match tag {
             Tag::CodeBlock(kind) => {
                 let language = match kind {
-                    CodeBlockKind::Fenced(info) => info.split([' ', ',', '{']).next().unwrap_or_default().to_owned(),
+                    CodeBlockKind::Fenced(info) => {
+                        info.split([' ', ',', '{']).next().unwrap_or_default().to_owned()
+                    }
                     CodeBlockKind::Indented => String::new(),
                 };
                 self.code = Some((language, String::new()));
@@ -138,7 +147,11 @@ impl Writer {
                 self.out.push_str(if right { " class=\"num\">" } else { ">" });
             }
             Tag::List(Some(start)) if self.depth <= DEPTH => {
-                self.out.push_str(&if start == 1 { "<ol>".to_owned() } else { format!("<ol start=\"{start}\">") });
+                self.out.push_str(&if start == 1 {
+                    "<ol>".to_owned()
+                } else {
+                    format!("<ol start=\"{start}\">")
+                });
             }
             tag => {
                 if self.depth <= DEPTH
@@ -152,7 +165,10 @@ impl Writer {
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else the parser knows has no element of its own here")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever else the parser knows has no element of its own here"
+    )]
     fn end(&mut self, tag: TagEnd) {
         match tag {
             TagEnd::CodeBlock => {
@@ -217,12 +233,17 @@ pub(crate) fn is_safe(target: &str) -> bool {
 }
 
 /// The element of a tag that has one and no attributes.
-#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else the parser knows has no element of its own here")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else the parser knows has no element of its own here"
+)]
 fn element(tag: &TagEnd) -> Option<&'static str> {
     match tag {
         TagEnd::Paragraph => Some("p"),
         TagEnd::Heading(HeadingLevel::H1 | HeadingLevel::H2) => Some("h2"),
-        TagEnd::Heading(HeadingLevel::H3 | HeadingLevel::H4 | HeadingLevel::H5 | HeadingLevel::H6) => Some("h3"),
+        TagEnd::Heading(HeadingLevel::H3 | HeadingLevel::H4 | HeadingLevel::H5 | HeadingLevel::H6) => {
+            Some("h3")
+        }
         TagEnd::BlockQuote(_) => Some("blockquote"),
         TagEnd::List(true) => Some("ol"),
         TagEnd::List(false) => Some("ul"),
@@ -245,11 +266,10 @@ mod tests {
     fn blocks_know_where_they_stand() {
         let text = "# Title\n\nOne *two*.\n\n- a\n- b\n";
         let blocks = blocks(text);
-        assert_eq!(blocks.iter().map(|b| b.html.as_str()).collect::<Vec<_>>(), [
-            "<h2>Title</h2>",
-            "<p>One <em>two</em>.</p>",
-            "<ul><li>a</li><li>b</li></ul>"
-        ]);
+        assert_eq!(
+            blocks.iter().map(|b| b.html.as_str()).collect::<Vec<_>>(),
+            ["<h2>Title</h2>", "<p>One <em>two</em>.</p>", "<ul><li>a</li><li>b</li></ul>"]
+        );
         assert_eq!(&text[blocks[1].source.clone()], "One *two*.\n");
     }
 
@@ -271,8 +291,19 @@ mod tests {
 
     #[test]
     fn only_three_schemes_are_links() {
-        assert!(html("[x](https://a.example/?q=\"&)").contains("href=\"https://a.example/?q=&quot;&amp;\" rel=\"noopener nofollow\""));
-        for target in ["javascript:alert(1)", "JaVaScRiPt:alert(1)", "data:text/html,x", "vbscript:x", "//evil", "/local", "java\nscript:x"] {
+        assert!(
+            html("[x](https://a.example/?q=\"&)")
+                .contains("href=\"https://a.example/?q=&quot;&amp;\" rel=\"noopener nofollow\"")
+        );
+        for target in [
+            "javascript:alert(1)",
+            "JaVaScRiPt:alert(1)",
+            "data:text/html,x",
+            "vbscript:x",
+            "//evil",
+            "/local",
+            "java\nscript:x",
+        ] {
             let html = html(&format!("[x]({target}) ![y]({target}) <{target}>"));
             assert!(!html.contains("href="), "{target}: {html}");
         }

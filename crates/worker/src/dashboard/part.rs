@@ -26,7 +26,8 @@ pub(crate) struct Scope {
 impl Scope {
     /// A path, relative to the agent's folder where it lies in it.
     pub(crate) fn path<'p>(&self, path: &'p str) -> &'p str {
-        let inside = path.strip_prefix(self.directory.trim_end_matches('/')).and_then(|rest| rest.strip_prefix('/'));
+        let inside =
+            path.strip_prefix(self.directory.trim_end_matches('/')).and_then(|rest| rest.strip_prefix('/'));
         if self.directory.is_empty() { path } else { inside.unwrap_or(path) }
     }
 }

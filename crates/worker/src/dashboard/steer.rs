@@ -27,7 +27,8 @@ pub(super) async fn steer(
     Form(fields): Fields,
 ) -> Response {
     let outcome = carry_out(&dashboard, &agent, &what, &headers, &fields).await;
-    let wants_json = headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
+    let wants_json =
+        headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
     match (outcome, wants_json) {
         (Ok(()), true) => axum::Json(serde_json::json!({ "success": true })).into_response(),
         (Ok(()), false) => Redirect::to(&format!("/agents/{agent}#deck")).into_response(),
@@ -36,24 +37,49 @@ pub(super) async fn steer(
             (refused.status(), axum::Json(body)).into_response()
         }
         (Err(refused), false) => {
-            let back = agent.parse::<AgentId>().map_or_else(|_| "/agents".to_owned(), |agent| format!("/agents/{agent}"));
-            let page = page::message::refusal(dashboard.worker.town_id().as_str(), "That did not work", &refused.words, &back);
-            (refused.status(), [(header::CONTENT_TYPE, "text/html; charset=utf-8")], page.into_string()).into_response()
+            let back = agent
+                .parse::<AgentId>()
+                .map_or_else(|_| "/agents".to_owned(), |agent| format!("/agents/{agent}"));
+            let page = page::message::refusal(
+                dashboard.worker.town_id().as_str(),
+                "That did not work",
+                &refused.words,
+                &back,
+            );
+            (refused.status(), [(header::CONTENT_TYPE, "text/html; charset=utf-8")], page.into_string())
+                .into_response()
         }
     }
 }
 
-async fn carry_out(dashboard: &Dashboard, agent: &str, what: &str, headers: &HeaderMap, fields: &[(String, String)]) -> Result<(), Refused> {
+async fn carry_out(
+    dashboard: &Dashboard,
+    agent: &str,
+    what: &str,
+    headers: &HeaderMap,
+    fields: &[(String, String)],
+) -> Result<(), Refused> {
     let (agent, grant) = dashboard.admit_steering(agent, headers, what)?;
     if let "start" | "stop" = what {
-        let command = if what == "start" { town::Command::Start { agent } } else { town::Command::Stop { agent, drain: false } };
+        let command = if what == "start" {
+            town::Command::Start { agent }
+        } else {
+            town::Command::Stop { agent, drain: false }
+        };
         let request = town::Request::by(grant.subject, command);
-        return dashboard.worker.ask(request).await.map(|_| ()).map_err(|error| Refused::new(error.code(), error.to_string()));
+        return dashboard
+            .worker
+            .ask(request)
+            .await
+            .map(|_| ())
+            .map_err(|error| Refused::new(error.code(), error.to_string()));
     }
     let command = command(what, fields)?;
-    let result = dashboard.worker.send(&agent, command).await.map_err(|error| {
-        Refused::new(error.code().unwrap_or(ErrorCode::Internal), error.to_string())
-    })?;
+    let result = dashboard
+        .worker
+        .send(&agent, command)
+        .await
+        .map_err(|error| Refused::new(error.code().unwrap_or(ErrorCode::Internal), error.to_string()))?;
     match result.error {
         Some(error) if !result.ok => Err(Refused::new(error.code, error.message)),
         Some(_) | None => Ok(()),
@@ -62,7 +88,13 @@ async fn carry_out(dashboard: &Dashboard, agent: &str, what: &str, headers: &Hea
 
 /// The command that a form asks for.
 fn command(what: &str, fields: &[(String, String)]) -> Result<Command, Refused> {
-    let field = |name: &str| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value.trim()).filter(|value| !value.is_empty());
+    let field = |name: &str| {
+        fields
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.trim())
+            .filter(|value| !value.is_empty())
+    };
     let bad = |words: &str| Refused::new(ErrorCode::BadRequest, words.to_owned());
     match what {
         "prompt" => {
@@ -133,7 +165,9 @@ impl Refused {
             ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::AgentOffline | ErrorCode::Draining => StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::AgentError => StatusCode::BAD_GATEWAY,
-            ErrorCode::Internal | ErrorCode::Corrupt | ErrorCode::Stalled => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::Internal | ErrorCode::Corrupt | ErrorCode::Stalled => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             ErrorCode::BadRequest | ErrorCode::Unsupported => StatusCode::BAD_REQUEST,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -146,16 +180,32 @@ mod tests {
 
     #[test]
     fn a_prompt_says_how_it_is_delivered() {
-        let Ok(Command::Prompt(prompt)) = command("prompt", &fields(&[("text", " hi "), ("delivery", "interrupt")])) else { panic!() };
+        let Ok(Command::Prompt(prompt)) =
+            command("prompt", &fields(&[("text", " hi "), ("delivery", "interrupt")]))
+        else {
+            panic!()
+        };
         assert_eq!((prompt.text.as_deref(), prompt.delivery), (Some("hi"), Delivery::Interrupt));
         assert!(command("prompt", &fields(&[("text", "  ")])).is_err());
     }
 
     #[test]
     fn a_reason_goes_with_a_rejection_only() {
-        let reply = |reply| command("permission", &fields(&[("id", "per_1"), ("reply", reply), ("message", "no")])).ok();
-        assert_eq!(reply("reject"), Some(Command::Permission { id: "per_1".into(), reply: PermissionReply::Reject, message: Some("no".into()) }));
-        assert_eq!(reply("once"), Some(Command::Permission { id: "per_1".into(), reply: PermissionReply::Once, message: None }));
+        let reply = |reply| {
+            command("permission", &fields(&[("id", "per_1"), ("reply", reply), ("message", "no")])).ok()
+        };
+        assert_eq!(
+            reply("reject"),
+            Some(Command::Permission {
+                id: "per_1".into(),
+                reply: PermissionReply::Reject,
+                message: Some("no".into())
+            })
+        );
+        assert_eq!(
+            reply("once"),
+            Some(Command::Permission { id: "per_1".into(), reply: PermissionReply::Once, message: None })
+        );
         assert_eq!(reply("maybe"), None);
     }
 
@@ -164,12 +214,18 @@ mod tests {
         let answer = |list: &[(&str, &str)]| answers(&fields(list));
         assert_eq!(answer(&[("q0", "SQLite"), ("own0", "")]), [["SQLite"]]);
         assert_eq!(answer(&[("q0", "SQLite"), ("own0", "neither")]), [["neither"]]);
-        assert_eq!(answer(&[("q0", "a"), ("q0", "b"), ("q2", "c"), ("q999", "x")]), [vec!["a", "b"], vec![], vec!["c"]]);
+        assert_eq!(
+            answer(&[("q0", "a"), ("q0", "b"), ("q2", "c"), ("q999", "x")]),
+            [vec!["a", "b"], vec![], vec!["c"]]
+        );
     }
 
     #[test]
     fn a_question_may_be_dismissed() {
-        assert_eq!(command("question", &fields(&[("id", "que_1"), ("act", "dismiss")])).ok(), Some(Command::QuestionReject { id: "que_1".into() }));
+        assert_eq!(
+            command("question", &fields(&[("id", "que_1"), ("act", "dismiss")])).ok(),
+            Some(Command::QuestionReject { id: "que_1".into() })
+        );
     }
 
     fn fields(list: &[(&str, &str)]) -> Vec<(String, String)> {

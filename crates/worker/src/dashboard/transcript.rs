@@ -26,6 +26,23 @@ const DEPTH: usize = 4;
 pub(crate) struct Cache {
     rows: BTreeMap<String, (Stamp, Node)>,
     used: BTreeSet<String>,
+    /// Lines added and removed, by the part of the edit.
+    changes: BTreeMap<String, (Seq, (usize, usize))>,
+}
+
+impl Cache {
+    /// Lines that an edit or write added and removed. To compare two texts is the dearest thing a page does.
+    pub(crate) fn change_counts(&mut self, part: &PartView, call: &ToolPart) -> (usize, usize) {
+        let id = part_id(part);
+        match self.changes.get(&id) {
+            Some((seq, counts)) if *seq == part.changed() => *counts,
+            Some(_) | None => {
+                let counts = tool::change_counts(call);
+                self.changes.insert(id, (part.changed(), counts));
+                counts
+            }
+        }
+    }
 }
 
 /// The inputs of a cached row: the positions of its part and its message, its number, and whether it is open.
@@ -40,13 +57,17 @@ pub(crate) fn rows(view: &SessionView, scope: &Scope, cache: &mut Cache) -> Vec<
         writer.session(root, 0, &mut timed);
     }
     for notice in view.notices() {
-        let concerns_child = notice.session.as_deref().and_then(|id| view.session(id)).is_some_and(|session| !session.is_root());
+        let concerns_child = notice
+            .session
+            .as_deref()
+            .and_then(|id| view.session(id))
+            .is_some_and(|session| !session.is_root());
         if !concerns_child {
             timed.push(Timed { order: order_of_notice(notice), node: moment::notice(scope, notice) });
         }
     }
     let rows = in_order(timed);
-    let Cache { rows: kept, used } = cache;
+    let Cache { rows: kept, used, .. } = cache;
     kept.retain(|key, _| used.contains(key));
     rows
 }
@@ -92,7 +113,10 @@ impl Writer<'_> {
         }
         self.asks(session, last, out);
         let changed = session.changed();
-        out.push(Timed { order: (i64::MAX, 0), node: moment::retry(self.scope, session.id(), changed, session.status()) });
+        out.push(Timed {
+            order: (i64::MAX, 0),
+            node: moment::retry(self.scope, session.id(), changed, session.status()),
+        });
     }
 
     fn message(&mut self, message: &MessageView, depth: usize, steps: &mut usize, out: &mut Vec<Node>) {
@@ -130,7 +154,14 @@ impl Writer<'_> {
         }
     }
 
-    fn part(&mut self, part: &PartView, message: &MessageView, depth: usize, steps: &mut usize, out: &mut Vec<Node>) {
+    fn part(
+        &mut self,
+        part: &PartView,
+        message: &MessageView,
+        depth: usize,
+        steps: &mut usize,
+        out: &mut Vec<Node>,
+    ) {
         let scope = self.scope;
         let id = part_id(part);
         let changed = part.changed().max(message.info_changed());
@@ -197,7 +228,8 @@ impl Writer<'_> {
     fn child_rows(&mut self, child: SessionRef<'_>, depth: usize) -> Vec<Node> {
         let mut timed = Vec::new();
         self.session(child, depth + 1, &mut timed);
-        for notice in self.view.notices().iter().filter(|notice| notice.session.as_ref() == Some(child.id())) {
+        for notice in self.view.notices().iter().filter(|notice| notice.session.as_ref() == Some(child.id()))
+        {
             timed.push(Timed { order: order_of_notice(notice), node: moment::notice(self.scope, notice) });
         }
         in_order(timed)
@@ -213,7 +245,12 @@ impl Writer<'_> {
                 nodes.push(hidden(&id, changed.max(child.changed())));
             } else if depth < DEPTH && !self.shown.contains(&**child.id()) {
                 let call = ToolPart { tool: "task".into(), state: running(child), ..ToolPart::default() };
-                let row = Row { id: &id, kind: "tool", time: child.info().and_then(|info| info.time.created), changed: child.changed() };
+                let row = Row {
+                    id: &id,
+                    kind: "tool",
+                    time: child.info().and_then(|info| info.time.created),
+                    changed: child.changed(),
+                };
                 let usage = child.total_usage();
                 let note = tool::cost_note(usage.tokens.total(), usage.cost);
                 let rows = self.child_rows(child, depth);
@@ -228,14 +265,20 @@ impl Writer<'_> {
             if self.is_of(pending.session.as_deref(), session) {
                 let id = ask::row_id(&pending.id);
                 let row = Row { id: &id, kind: "ask", time: Some(pending.time), changed: pending.seq };
-                out.push(Timed { order: (pending.time.unix_ms().max(last), 3), node: ask::open(&row, self.scope, pending) });
+                out.push(Timed {
+                    order: (pending.time.unix_ms().max(last), 3),
+                    node: ask::open(&row, self.scope, pending),
+                });
             }
         }
         for answered in self.view.answered() {
             if self.is_of(answered.session.as_deref(), session) {
                 let id = ask::row_id(&answered.id);
                 let row = Row { id: &id, kind: "done", time: Some(answered.time), changed: answered.seq };
-                out.push(Timed { order: (answered.time.unix_ms(), 2), node: ask::answered(&row, self.scope, answered) });
+                out.push(Timed {
+                    order: (answered.time.unix_ms(), 2),
+                    node: ask::answered(&row, self.scope, answered),
+                });
             }
         }
     }
@@ -283,10 +326,12 @@ pub(crate) fn part_id(part: &PartView) -> String {
 
 /// Whether a text or a thought is still being written.
 pub(crate) fn is_open(part: &PartView, message: &MessageView) -> bool {
-    let over = message.info().is_some_and(|info| info.time.completed.is_some() || info.error.is_some() || info.role == Role::User);
-    part.body().text_part().is_some_and(|text| {
-        !over && !text.is_interrupted() && text.time.and_then(|time| time.end).is_none()
-    })
+    let over = message
+        .info()
+        .is_some_and(|info| info.time.completed.is_some() || info.error.is_some() || info.role == Role::User);
+    part.body()
+        .text_part()
+        .is_some_and(|text| !over && !text.is_interrupted() && text.time.and_then(|time| time.end).is_none())
 }
 
 fn order_of_notice(notice: &protocol::view::Notice) -> (i64, u8) {

@@ -250,7 +250,8 @@ fn same_shell(old: &Node, new: &Node) -> bool {
 
 /// Which of the new positions can stay where they are: a longest run whose old positions rise.
 fn in_order(old_places: impl Iterator<Item = Option<usize>>) -> BTreeSet<usize> {
-    let places: Vec<(usize, usize)> = old_places.enumerate().filter_map(|(new, old)| Some((new, old?))).collect();
+    let places: Vec<(usize, usize)> =
+        old_places.enumerate().filter_map(|(new, old)| Some((new, old?))).collect();
     // Patience sorting: `ends[k]` is the index of the smallest end of a rising run of k + 1 places.
     let mut ends: Vec<usize> = Vec::new();
     let mut previous = vec![None; places.len()];

@@ -17,7 +17,13 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::board::{Board, encode};
-use crate::dashboard::{model::{Doing, Model}, page::{regions, shell}, part::Scope, transcript, tree::{ALWAYS, Node}};
+use crate::dashboard::{
+    model::{Doing, Model},
+    page::{regions, shell},
+    part::Scope,
+    transcript,
+    tree::{ALWAYS, Node},
+};
 
 /// How long an agent is followed after its last viewer: a page that is loaded again finds its fold.
 const LINGER: Duration = Duration::from_secs(30);
@@ -165,7 +171,12 @@ impl Feed {
             presence: None,
             pages: BTreeMap::new(),
         };
-        Self { agent: agent.clone(), state: Mutex::new(state), changed: watch::Sender::new(0), viewers: watch::Sender::new(0) }
+        Self {
+            agent: agent.clone(),
+            state: Mutex::new(state),
+            changed: watch::Sender::new(0),
+            viewers: watch::Sender::new(0),
+        }
     }
 
     /// What is known by now.
@@ -219,7 +230,13 @@ impl State {
             let mut cache = transcript::Cache::default();
             let regions = self.render(steer, &mut cache);
             let epoch = self.epoch.clone().unwrap_or_else(|| Epoch::new("none"));
-            let board = Board::new(LogId::Agent(self.agent.clone()), epoch, self.model.view.seq(), self.floor.max(self.removed), regions);
+            let board = Board::new(
+                LogId::Agent(self.agent.clone()),
+                epoch,
+                self.model.view.seq(),
+                self.floor.max(self.removed),
+                regions,
+            );
             self.pages.insert(steer, Page { board, cache });
         }
         &self.pages[&steer].board
@@ -283,9 +300,15 @@ impl State {
     }
 
     fn render(&self, steer: bool, cache: &mut transcript::Cache) -> Vec<Node> {
-        let directory = self.model.view.agent().started.as_ref().and_then(|started| started.directory.clone());
-        let root = || self.model.view.roots().last().and_then(|root| root.info()).map(|info| info.directory.clone());
-        let scope = Scope { agent: self.agent.clone(), steer, directory: directory.or_else(root).unwrap_or_default() };
+        let directory =
+            self.model.view.agent().started.as_ref().and_then(|started| started.directory.clone());
+        let root =
+            || self.model.view.roots().last().and_then(|root| root.info()).map(|info| info.directory.clone());
+        let scope = Scope {
+            agent: self.agent.clone(),
+            steer,
+            directory: directory.or_else(root).unwrap_or_default(),
+        };
         let mut regions = regions::all(&self.model, &scope, cache);
         let title = shell::title(&regions::title(&self.name, &self.model));
         regions.push(Node::leaf("title", ALWAYS, title.into_string()));
@@ -332,7 +355,8 @@ impl super::viewer::Source for AgentSource {
 
     fn standing(&self) -> Vec<bytes::Bytes> {
         let state = self.viewing.feed().state();
-        let presence = state.presence().map(|(wrapper, since)| ToViewer::Presence { log: state.log(), wrapper, since });
+        let presence =
+            state.presence().map(|(wrapper, since)| ToViewer::Presence { log: state.log(), wrapper, since });
         presence.iter().map(encode).collect()
     }
 }

@@ -6,7 +6,10 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use protocol::{Cursor, Epoch, LogId, Seq, frame::{PatchOp, ToViewer}};
+use protocol::{
+    Cursor, Epoch, LogId, Seq,
+    frame::{PatchOp, ToViewer},
+};
 
 use crate::dashboard::tree::{self, Node};
 
@@ -52,10 +55,15 @@ impl Board {
 
     /// The page as it is by `seq`; `removed` is the position of the last removal in the log.
     pub(crate) fn publish(&mut self, mut regions: Vec<Node>, seq: Seq, removed: Seq) {
-        let ops: Vec<PatchOp> = self.regions.iter().zip(&mut regions).flat_map(|(old, new)| {
-            tree::stamp(old, new, seq);
-            tree::diff(old, new)
-        }).collect();
+        let ops: Vec<PatchOp> = self
+            .regions
+            .iter()
+            .zip(&mut regions)
+            .flat_map(|(old, new)| {
+                tree::stamp(old, new, seq);
+                tree::diff(old, new)
+            })
+            .collect();
         self.floor = self.floor.max(removed);
         (self.regions, self.seq) = (regions, seq);
         if !ops.is_empty() {
@@ -86,11 +94,17 @@ impl Board {
 
     /// What a viewer is sent that holds the page as of `cursor`, and its place from then on.
     pub(crate) fn join(&self, cursor: Option<&Cursor>) -> (Vec<Bytes>, Place) {
-        let known = cursor.filter(|cursor| cursor.epoch == self.epoch && cursor.seq >= self.floor && cursor.seq <= self.seq);
-        let ops: Vec<PatchOp> = self.regions.iter().flat_map(|region| match known {
-            Some(cursor) => tree::since(region, cursor.seq),
-            None => tree::whole(region),
-        }).collect();
+        let known = cursor.filter(|cursor| {
+            cursor.epoch == self.epoch && cursor.seq >= self.floor && cursor.seq <= self.seq
+        });
+        let ops: Vec<PatchOp> = self
+            .regions
+            .iter()
+            .flat_map(|region| match known {
+                Some(cursor) => tree::since(region, cursor.seq),
+                None => tree::whole(region),
+            })
+            .collect();
         let live = ToViewer::Live { log: self.log.clone(), head: self.seq };
         let mut frames = vec![self.subscribed()];
         if !ops.is_empty() {
@@ -112,7 +126,12 @@ impl Board {
     }
 
     fn subscribed(&self) -> Bytes {
-        encode(&ToViewer::Subscribed { log: self.log.clone(), epoch: self.epoch.clone(), floor: self.floor, head: self.seq })
+        encode(&ToViewer::Subscribed {
+            log: self.log.clone(),
+            epoch: self.epoch.clone(),
+            floor: self.floor,
+            head: self.seq,
+        })
     }
 
     fn patch(&self, ops: Vec<PatchOp>) -> Bytes {
@@ -138,7 +157,10 @@ mod tests {
         let (other, _) = board.after(place).unwrap();
         assert_eq!(one.len(), 1);
         assert_eq!(one[0].as_ptr(), other[0].as_ptr());
-        assert_eq!(std::str::from_utf8(&one[0]).unwrap(), r#"{"type":"patch","log":"agent/a","seq":2,"ops":[["replace","x","two"]]}"#);
+        assert_eq!(
+            std::str::from_utf8(&one[0]).unwrap(),
+            r#"{"type":"patch","log":"agent/a","seq":2,"ops":[["replace","x","two"]]}"#
+        );
     }
 
     #[test]
@@ -198,6 +220,14 @@ mod tests {
     }
 
     fn kinds(frames: &[Bytes]) -> Vec<String> {
-        frames.iter().map(|frame| serde_json::from_slice::<serde_json::Value>(frame).unwrap()["type"].as_str().unwrap().to_owned()).collect()
+        frames
+            .iter()
+            .map(|frame| {
+                serde_json::from_slice::<serde_json::Value>(frame).unwrap()["type"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect()
     }
 }

@@ -10,8 +10,15 @@ use protocol::{AgentId, Epoch, LogId, Seq};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::task::TaskTracker;
 
-use super::{agent::{Feeds, Viewing}, board::Board, viewer::Source};
-use crate::{Worker, dashboard::page::fleet::{self, Resident}};
+use super::{
+    agent::{Feeds, Viewing},
+    board::Board,
+    viewer::Source,
+};
+use crate::{
+    Worker,
+    dashboard::page::fleet::{self, Resident},
+};
 
 /// How long the agents are followed after the last viewer.
 const LINGER: Duration = Duration::from_secs(30);
@@ -75,10 +82,14 @@ impl Fleet {
             for agent in current.agents().values() {
                 followed.entry(agent.id.clone()).or_insert_with(|| self.feeds.follow(&agent.id, &agent.name));
             }
-            let residents: Vec<Resident> = current.agents().values().filter_map(|agent| {
-                let viewing = followed.get(&agent.id)?;
-                Some(Resident::new(agent, viewing.feed().state().model()))
-            }).collect();
+            let residents: Vec<Resident> = current
+                .agents()
+                .values()
+                .filter_map(|agent| {
+                    let viewing = followed.get(&agent.id)?;
+                    Some(Resident::new(agent, viewing.feed().state().model()))
+                })
+                .collect();
             number += 1;
             self.publish(&shared, &residents, Seq::new(number));
             // Whoever comes within the pace is shown together with what follows.

@@ -28,7 +28,12 @@ pub(crate) trait Source: Send + Sync {
 }
 
 /// Serves a viewer until either side ends.
-pub(crate) async fn serve(mut socket: WebSocket, source: impl Source, cursor: Option<Cursor>, now: impl Fn() -> Timestamp + Send) {
+pub(crate) async fn serve(
+    mut socket: WebSocket,
+    source: impl Source,
+    cursor: Option<Cursor>,
+    now: impl Fn() -> Timestamp + Send,
+) {
     if let Some(code) = follow(&mut socket, &source, cursor, now).await {
         refuse(socket, code).await;
     }
@@ -37,7 +42,10 @@ pub(crate) async fn serve(mut socket: WebSocket, source: impl Source, cursor: Op
 /// Refuses a viewer: browsers hide the status of a refused upgrade, so that it is upgraded and closed (§4).
 pub(crate) async fn refuse(mut socket: WebSocket, code: CloseCode) {
     let frame = CloseFrame { code: code.0, reason: "".into() };
-    if timeout(Duration::from_secs(5), socket.send(Message::Close(Some(frame)))).await.is_ok_and(|sent| sent.is_ok()) {
+    if timeout(Duration::from_secs(5), socket.send(Message::Close(Some(frame))))
+        .await
+        .is_ok_and(|sent| sent.is_ok())
+    {
         // Read on until the peer's own close, or the close is unclean.
         let drained = async { while let Some(Ok(_)) = socket.recv().await {} };
         let _ = timeout(Duration::from_secs(5), drained).await;
@@ -53,7 +61,12 @@ enum Next {
 }
 
 /// The code to close with; nothing if the peer is gone already.
-async fn follow(socket: &mut WebSocket, source: &impl Source, cursor: Option<Cursor>, now: impl Fn() -> Timestamp) -> Option<CloseCode> {
+async fn follow(
+    socket: &mut WebSocket,
+    source: &impl Source,
+    cursor: Option<Cursor>,
+    now: impl Fn() -> Timestamp,
+) -> Option<CloseCode> {
     let hello = ToViewer::Hello {
         protocol: 1,
         heartbeat_ms: HEARTBEAT_MS,
@@ -110,7 +123,8 @@ async fn follow(socket: &mut WebSocket, source: &impl Source, cursor: Option<Cur
 fn next_frames(source: &impl Source, place: Option<Place>, cursor: Option<&Cursor>) -> (Vec<Bytes>, Place) {
     let followed = place.and_then(|place| source.with_board(|board| board.after(place)));
     followed.unwrap_or_else(|| {
-        let (mut frames, place) = source.with_board(|board| board.join(if place.is_none() { cursor } else { None }));
+        let (mut frames, place) =
+            source.with_board(|board| board.join(if place.is_none() { cursor } else { None }));
         frames.extend(source.standing());
         (frames, place)
     })

@@ -38,7 +38,13 @@ pub(crate) struct AgentPage<'a> {
 pub(crate) fn page(page: &AgentPage<'_>, regions: &[Node]) -> Markup {
     let regions: BTreeMap<&str, &Node> = regions.iter().map(|node| (&*node.id, node)).collect();
     let region = |id: &str| regions.get(id).map_or_else(|| html! {}, |node| element::ready(node.html()));
-    let frame = Frame { title: page.title, town: page.town, needs: page.needs, class: "shell-agent", stream: Some(page.stream.clone()) };
+    let frame = Frame {
+        title: page.title,
+        town: page.town,
+        needs: page.needs,
+        class: "shell-agent",
+        stream: Some(page.stream.clone()),
+    };
     shell::page(
         &frame,
         &html! {

@@ -9,12 +9,18 @@ use protocol::{
     view::{PendingAsk, SessionRef},
 };
 
-use super::{regions, shell::{self, Frame, Stream}};
+use super::{
+    regions,
+    shell::{self, Frame, Stream},
+};
 use crate::dashboard::{
     element::{self, icon},
     figures,
     model::{Doing, MINUTES, Minute, Model},
-    part::{Scope, ask, tool_kind::{self, Kind}},
+    part::{
+        Scope, ask,
+        tool_kind::{self, Kind},
+    },
     transcript,
     tree::{ALWAYS, Content, Node},
 };
@@ -61,16 +67,38 @@ impl Resident {
     pub(crate) fn new(agent: &town::Agent, model: &Model) -> Self {
         let doing = doing(agent, model);
         let view = &model.view;
-        let asks: Vec<PendingAsk> = if matches!(doing, Doing::Exited | Doing::Failed) { Vec::new() } else { view.pending().into_iter().cloned().collect() };
+        let asks: Vec<PendingAsk> = if matches!(doing, Doing::Exited | Doing::Failed) {
+            Vec::new()
+        } else {
+            view.pending().into_iter().cloned().collect()
+        };
         let root = view.roots().last().copied();
-        let is_open = root.is_some_and(|root| root.is_turn_open()) && matches!(doing, Doing::Busy | Doing::Waiting | Doing::Retrying);
-        let prompted = root.and_then(|root| root.messages().iter().rev().find_map(|message| message.info().filter(|info| info.role == Role::User)?.time.created));
+        let is_open = root.is_some_and(|root| root.is_turn_open())
+            && matches!(doing, Doing::Busy | Doing::Waiting | Doing::Retrying);
+        let prompted = root.and_then(|root| {
+            root.messages()
+                .iter()
+                .rev()
+                .find_map(|message| message.info().filter(|info| info.role == Role::User)?.time.created)
+        });
         let usage = view.usage();
         let (state, icon_name, word) = doing.words();
         let state = match doing {
-            Doing::Waiting => asks.first().map_or_else(|| element::needs(icon_name, word), |first| { let (icon_name, word) = ask::kind(first); element::needs(icon_name, word) }),
-            Doing::Retrying => element::state(state, icon_name, &regions::retry_words(view).unwrap_or_else(|| word.to_owned())),
-            Doing::Failed | Doing::Busy | Doing::Starting | Doing::Stopping | Doing::Idle | Doing::Exited => element::state(state, icon_name, word),
+            Doing::Waiting => asks.first().map_or_else(
+                || element::needs(icon_name, word),
+                |first| {
+                    let (icon_name, word) = ask::kind(first);
+                    element::needs(icon_name, word)
+                },
+            ),
+            Doing::Retrying => element::state(
+                state,
+                icon_name,
+                &regions::retry_words(view).unwrap_or_else(|| word.to_owned()),
+            ),
+            Doing::Failed | Doing::Busy | Doing::Starting | Doing::Stopping | Doing::Idle | Doing::Exited => {
+                element::state(state, icon_name, word)
+            }
         };
         Self {
             id: agent.id.clone(),
@@ -97,13 +125,26 @@ pub(crate) fn regions(residents: &[Resident], steer: bool, now: Timestamp) -> Ve
     let mut sorted: Vec<&Resident> = residents.iter().collect();
     sorted.sort_by(|a, b| (a.doing, &a.name).cmp(&(b.doing, &b.name)));
     vec![
-        leaf("title", shell::title(&if needs > 0 { format!("({needs}) Agents · Gastown") } else { "Agents · Gastown".to_owned() })),
+        leaf(
+            "title",
+            shell::title(&if needs > 0 {
+                format!("({needs}) Agents · Gastown")
+            } else {
+                "Agents · Gastown".to_owned()
+            }),
+        ),
         leaf("nav-needs", shell::nav_needs(needs)),
         leaf("state-filter", chips(residents)),
         urgent(&sorted, steer),
-        leaf("empty", html! { div class="card empty" id="empty" hidden[!residents.is_empty()] { p { "No agents yet. Start one where its repository is:" } code class="cmd" { "gastown agent start --runtime opencode --dir ." } } }),
+        leaf(
+            "empty",
+            html! { div class="card empty" id="empty" hidden[!residents.is_empty()] { p { "No agents yet. Start one where its repository is:" } code class="cmd" { "gastown agent start --runtime opencode --dir ." } } },
+        ),
         rows(&sorted, now),
-        leaf("spend", html! { span class="section-meta" id="spend" { span { (figures::short(residents.iter().map(|resident| resident.tokens).sum())) " tokens" } span { (figures::dollars(residents.iter().map(|resident| resident.cost).sum())) } } }),
+        leaf(
+            "spend",
+            html! { span class="section-meta" id="spend" { span { (figures::short(residents.iter().map(|resident| resident.tokens).sum())) " tokens" } span { (figures::dollars(residents.iter().map(|resident| resident.cost).sum())) } } },
+        ),
     ]
 }
 
@@ -111,22 +152,26 @@ pub(crate) fn regions(residents: &[Resident], steer: bool, now: Timestamp) -> Ve
 pub(crate) fn page(town: &str, needs: usize, stream: Stream, nodes: &[Node]) -> Markup {
     let nodes: BTreeMap<&str, &Node> = nodes.iter().map(|node| (&*node.id, node)).collect();
     let region = |id: &str| nodes.get(id).map_or_else(|| html! {}, |node| element::ready(node.html()));
-    let title = if needs > 0 { format!("({needs}) Agents · Gastown") } else { "Agents · Gastown".to_owned() };
-    shell::page(&Frame { title: &title, town, needs, class: "", stream: Some(stream) }, &html! {
-        div class="page-head" { h1 { "Agents" } (region("state-filter")) }
-        (region("urgent"))
-        (region("empty"))
-        section class="rig-group" id="rig-town" aria-labelledby="rig-town-h" {
-            div class="rig-head" { h2 id="rig-town-h" { "Town" } (region("spend")) }
-            div class="agent-list" {
-                div class="agent-cols" aria-hidden="true" {
-                    span { "State" } span { "Agent" } span { "What it does now" } span { "Events, last 60 min" }
-                    span class="num" { "Tokens" } span class="num" { "Cost" } span class="num" { "Elapsed" }
+    let title =
+        if needs > 0 { format!("({needs}) Agents · Gastown") } else { "Agents · Gastown".to_owned() };
+    shell::page(
+        &Frame { title: &title, town, needs, class: "", stream: Some(stream) },
+        &html! {
+            div class="page-head" { h1 { "Agents" } (region("state-filter")) }
+            (region("urgent"))
+            (region("empty"))
+            section class="rig-group" id="rig-town" aria-labelledby="rig-town-h" {
+                div class="rig-head" { h2 id="rig-town-h" { "Town" } (region("spend")) }
+                div class="agent-list" {
+                    div class="agent-cols" aria-hidden="true" {
+                        span { "State" } span { "Agent" } span { "What it does now" } span { "Events, last 60 min" }
+                        span class="num" { "Tokens" } span class="num" { "Cost" } span class="num" { "Elapsed" }
+                    }
+                    (region("rig-town-agents"))
                 }
-                (region("rig-town-agents"))
             }
-        }
-    })
+        },
+    )
 }
 
 fn leaf(id: &str, html: Markup) -> Node {
@@ -149,7 +194,8 @@ fn chips(residents: &[Resident]) -> Markup {
 }
 
 fn urgent(residents: &[&Resident], steer: bool) -> Node {
-    let mut asks: Vec<(&Resident, &PendingAsk)> = residents.iter().filter_map(|resident| Some((*resident, resident.asks.first()?))).collect();
+    let mut asks: Vec<(&Resident, &PendingAsk)> =
+        residents.iter().filter_map(|resident| Some((*resident, resident.asks.first()?))).collect();
     asks.sort_by_key(|(resident, ask)| (ask.time, resident.id.clone()));
     let cards = asks.iter().take(URGENT).map(|(resident, ask)| {
         let id = format!("ask-{}-{}", resident.id, element::id(&ask.id));
@@ -213,23 +259,46 @@ fn row(resident: &Resident, now: Timestamp) -> Node {
     let cell = |name: &str, html: Markup| Node::leaf(format!("{id}-{name}"), Seq::ZERO, html.into_string());
     let cells = vec![
         cell("state", html! { span class="c-state" id={ (id) "-state" } { (resident.state) } }),
-        cell("who", html! { span class="c-who" id={ (id) "-who" } { a class="agent-link agent-name clip" href={ "/agents/" (resident.id) } { (element::first_line(&resident.name)) } span class="agent-role" { (resident.role) } } }),
-        cell("what", html! {
-            span class="c-what clip" id={ (id) "-what" } {
-                span class="agent-bead" { span class="clip" { @if resident.title.is_empty() { span class="faint" { (resident.runtime) } } @else { (resident.title) } } }
-                span class="agent-now" id={ (id) "-now" } { (icon(resident.now.0)) span class="clip" { (resident.now.1) } }
-            }
-        }),
-        cell("spark", html! { span class="c-spark" id={ (id) "-spark" } { (spark(&resident.minutes, now)) } }),
-        cell("tokens", html! { span class="c-tok num" id={ (id) "-tokens" } { (figures::short(resident.tokens)) } }),
-        cell("cost", html! { span class="c-cost num" id={ (id) "-cost" } { (figures::dollars(resident.cost)) } }),
-        cell("elapsed", html! { span class="c-time num faint" id={ (id) "-elapsed" } { @match resident.since { Some(since) => time datetime=(since) data-elapsed { (figures::time_of_day(since)) }, None => "—" } } }),
+        cell(
+            "who",
+            html! { span class="c-who" id={ (id) "-who" } { a class="agent-link agent-name clip" href={ "/agents/" (resident.id) } { (element::first_line(&resident.name)) } span class="agent-role" { (resident.role) } } },
+        ),
+        cell(
+            "what",
+            html! {
+                span class="c-what clip" id={ (id) "-what" } {
+                    span class="agent-bead" { span class="clip" { @if resident.title.is_empty() { span class="faint" { (resident.runtime) } } @else { (resident.title) } } }
+                    span class="agent-now" id={ (id) "-now" } { (icon(resident.now.0)) span class="clip" { (resident.now.1) } }
+                }
+            },
+        ),
+        cell(
+            "spark",
+            html! { span class="c-spark" id={ (id) "-spark" } { (spark(&resident.minutes, now)) } },
+        ),
+        cell(
+            "tokens",
+            html! { span class="c-tok num" id={ (id) "-tokens" } { (figures::short(resident.tokens)) } },
+        ),
+        cell(
+            "cost",
+            html! { span class="c-cost num" id={ (id) "-cost" } { (figures::dollars(resident.cost)) } },
+        ),
+        cell(
+            "elapsed",
+            html! { span class="c-time num faint" id={ (id) "-elapsed" } { @match resident.since { Some(since) => time datetime=(since) data-elapsed { (figures::time_of_day(since)) }, None => "—" } } },
+        ),
     ];
     let open = format!("<li class=\"agent-row\" id=\"{id}\" data-state=\"{state}\">");
     Node {
         id: id.clone().into(),
         changed: ALWAYS,
-        content: Content::Branch { open: open.into(), container: id.into(), children: cells, close: "</li>".into() },
+        content: Content::Branch {
+            open: open.into(),
+            container: id.into(),
+            children: cells,
+            close: "</li>".into(),
+        },
     }
 }
 
@@ -267,18 +336,31 @@ fn doing(agent: &town::Agent, model: &Model) -> Doing {
         town::AgentPhase::Running | _ => match model.doing() {
             // Launched, and its wrapper has not said anything yet.
             Doing::Exited | Doing::Failed => Doing::Starting,
-            doing @ (Doing::Waiting | Doing::Retrying | Doing::Busy | Doing::Starting | Doing::Stopping | Doing::Idle) => doing,
+            doing @ (Doing::Waiting
+            | Doing::Retrying
+            | Doing::Busy
+            | Doing::Starting
+            | Doing::Stopping
+            | Doing::Idle) => doing,
         },
     }
 }
 
 /// What a session is about: its title, or the newest prompt as long as it has none of its own.
 fn about(session: SessionRef<'_>) -> String {
-    let title = session.info().map(|info| info.title.as_str()).filter(|title| !title.is_empty() && !title.starts_with("New session"));
+    let title = session
+        .info()
+        .map(|info| info.title.as_str())
+        .filter(|title| !title.is_empty() && !title.starts_with("New session"));
     let prompt = || {
         let messages = session.messages();
-        let prompts = messages.iter().rev().filter(|message| message.info().is_some_and(|info| info.role == Role::User));
-        prompts.flat_map(|message| message.parts()).find_map(|part| part.body().text().map(element::first_line))
+        let prompts = messages
+            .iter()
+            .rev()
+            .filter(|message| message.info().is_some_and(|info| info.role == Role::User));
+        prompts
+            .flat_map(|message| message.parts())
+            .find_map(|part| part.body().text().map(element::first_line))
     };
     title.map(element::first_line).or_else(prompt).unwrap_or_default()
 }
@@ -286,18 +368,25 @@ fn about(session: SessionRef<'_>) -> String {
 fn now(agent: &town::Agent, model: &Model, doing: Doing) -> (&'static str, String) {
     let view = &model.view;
     match (&agent.phase, doing) {
-        (town::AgentPhase::Failed { reason } | town::AgentPhase::BackingOff { reason, .. }, _) => return ("s-failed", element::first_line(reason)),
-        (town::AgentPhase::Stopped { reason }, _) => return ("exit", reason.as_deref().map_or_else(|| "Stopped".to_owned(), element::first_line)),
+        (town::AgentPhase::Failed { reason } | town::AgentPhase::BackingOff { reason, .. }, _) => {
+            return ("s-failed", element::first_line(reason));
+        }
+        (town::AgentPhase::Stopped { reason }, _) => {
+            return ("exit", reason.as_deref().map_or_else(|| "Stopped".to_owned(), element::first_line));
+        }
         _ => {}
     }
     if doing == Doing::Waiting
         && let Some(first) = view.pending().first()
     {
         let (icon_name, _) = ask::kind(first);
-        return (icon_name, match first.permission() {
-            Some(_) => format!("Asks for {}", ask::summary(first)),
-            None => ask::summary(first),
-        });
+        return (
+            icon_name,
+            match first.permission() {
+                Some(_) => format!("Asks for {}", ask::summary(first)),
+                None => ask::summary(first),
+            },
+        );
     }
     for session in view.sessions() {
         if let SessionStatus::Retry { message, .. } = session.status() {
@@ -306,17 +395,28 @@ fn now(agent: &town::Agent, model: &Model, doing: Doing) -> (&'static str, Strin
     }
     newest_part(model, &agent.directory).unwrap_or_else(|| match doing {
         Doing::Starting => ("s-start", format!("{} is being started", agent.runtime.kind)),
-        Doing::Waiting | Doing::Failed | Doing::Retrying | Doing::Busy | Doing::Stopping | Doing::Idle | Doing::Exited => ("log", "Nothing yet".to_owned()),
+        Doing::Waiting
+        | Doing::Failed
+        | Doing::Retrying
+        | Doing::Busy
+        | Doing::Stopping
+        | Doing::Idle
+        | Doing::Exited => ("log", "Nothing yet".to_owned()),
     })
 }
 
 /// What the newest part says: the tool that runs, or the last words.
 fn newest_part(model: &Model, directory: &str) -> Option<(&'static str, String)> {
     let sessions = model.view.sessions();
-    let messages = sessions.iter().flat_map(|session| session.messages()).filter(|message| message.info().is_none_or(|info| info.role != Role::User));
+    let messages = sessions
+        .iter()
+        .flat_map(|session| session.messages())
+        .filter(|message| message.info().is_none_or(|info| info.role != Role::User));
     let (message, part) = messages
         .flat_map(|message| message.parts().map(move |part| (message, part)))
-        .filter(|(_, part)| matches!(part.body(), PartBody::Tool(_) | PartBody::Text(_) | PartBody::Reasoning(_)))
+        .filter(|(_, part)| {
+            matches!(part.body(), PartBody::Tool(_) | PartBody::Text(_) | PartBody::Reasoning(_))
+        })
         .filter(|(_, part)| part.body().text().is_none_or(|text| !text.trim().is_empty()))
         .max_by_key(|(_, part)| part.changed())?;
     let scope = Scope { agent: "x".parse().ok()?, steer: false, directory: directory.to_owned() };
@@ -329,8 +429,17 @@ fn newest_part(model: &Model, directory: &str) -> Option<(&'static str, String)>
         PartBody::Reasoning(text) => ("think", last_line(&text.text)),
         PartBody::Text(text) if transcript::is_open(part, message) => ("log", last_line(&text.text)),
         PartBody::Text(text) => ("log", element::first_line(&text.text)),
-        PartBody::File(_) | PartBody::StepStart(_) | PartBody::StepFinish(_) | PartBody::Patch(_) | PartBody::Snapshot(_) | PartBody::Agent(_)
-        | PartBody::Retry(_) | PartBody::Subtask(_) | PartBody::Compaction(_) | PartBody::Unknown | _ => return None,
+        PartBody::File(_)
+        | PartBody::StepStart(_)
+        | PartBody::StepFinish(_)
+        | PartBody::Patch(_)
+        | PartBody::Snapshot(_)
+        | PartBody::Agent(_)
+        | PartBody::Retry(_)
+        | PartBody::Subtask(_)
+        | PartBody::Compaction(_)
+        | PartBody::Unknown
+        | _ => return None,
     })
 }
 

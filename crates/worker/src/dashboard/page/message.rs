@@ -12,30 +12,40 @@ const EVENT_BYTES: usize = 1024 * 1024;
 /// Something went wrong: what, and the way back.
 pub(crate) fn refusal(town: &str, heading: &str, words: &str, back: &str) -> Markup {
     let frame = Frame { title: heading, town, needs: 0, class: "", stream: None };
-    shell::page(&frame, &html! {
-        div class="page-head" { h1 { (heading) } }
-        div class="notice" data-state="error" role="alert" {
-            (element::icon("s-failed"))
-            div class="notice-title" { (words) }
-            div class="notice-text" { a href=(back) { "Back" } }
-        }
-    })
+    shell::page(
+        &frame,
+        &html! {
+            div class="page-head" { h1 { (heading) } }
+            div class="notice" data-state="error" role="alert" {
+                (element::icon("s-failed"))
+                div class="notice-title" { (words) }
+                div class="notice-text" { a href=(back) { "Back" } }
+            }
+        },
+    )
 }
 
 /// One event as it is in the log.
 pub(crate) fn event(town: &str, agent: &str, event: &Event) -> Markup {
     let title = format!("Event {} · {agent}", event.seq);
     let frame = Frame { title: &title, town, needs: 0, class: "", stream: None };
-    let pretty = event.data.parse::<serde_json::Value>().ok().and_then(|value| serde_json::to_string_pretty(&value).ok());
+    let pretty = event
+        .data
+        .parse::<serde_json::Value>()
+        .ok()
+        .and_then(|value| serde_json::to_string_pretty(&value).ok());
     let (shown, cut) = element::cut(pretty.as_deref().unwrap_or(event.data.json()), EVENT_BYTES);
-    shell::page(&frame, &html! {
-        div class="page-head" { h1 { "Event " (event.seq) } span class="tag" { (event.kind) } div class="page-head-end" { a class="btn" href={ "/agents/" (agent) } { "Back to " (agent) } } }
-        dl class="kv" {
-            dt { "Time" } dd { (event.time) }
-            @if let Some(session) = &event.session { dt { "Session" } dd { (session) } }
-            @if let Some(key) = &event.key { dt { "Key" } dd { (key) } }
-        }
-        div class="code event-data" { pre { code { (element::ready(crate::dashboard::highlight::code("json", shown).as_ref())) } } }
-        (element::cut_mark(cut))
-    })
+    shell::page(
+        &frame,
+        &html! {
+            div class="page-head" { h1 { "Event " (event.seq) } span class="tag" { (event.kind) } div class="page-head-end" { a class="btn" href={ "/agents/" (agent) } { "Back to " (agent) } } }
+            dl class="kv" {
+                dt { "Time" } dd { (event.time) }
+                @if let Some(session) = &event.session { dt { "Session" } dd { (session) } }
+                @if let Some(key) = &event.key { dt { "Key" } dd { (key) } }
+            }
+            div class="code event-data" { pre { code { (element::ready(crate::dashboard::highlight::code("json", shown).as_ref())) } } }
+            (element::cut_mark(cut))
+        },
+    )
 }

@@ -26,7 +26,7 @@ const CONTEXT_TOKENS: u64 = 200_000;
 pub(crate) fn all(model: &Model, scope: &Scope, cache: &mut transcript::Cache) -> Vec<Node> {
     let view = &model.view;
     let todos = todos(view);
-    let files = files(view, scope);
+    let files = files(view, scope, cache);
     let done = todos.iter().filter(|todo| todo.status == "completed").count();
     let (added, removed) = files.iter().fold((0, 0), |sum, file| (sum.0 + file.added, sum.1 + file.removed));
     let children = children(view);
@@ -37,17 +37,35 @@ pub(crate) fn all(model: &Model, scope: &Scope, cache: &mut transcript::Cache) -
         region("stat-tokens", html! { dd id="stat-tokens" { (tokens(view)) } }),
         region("stat-cost", html! { dd id="stat-cost" { (cost(view)) } }),
         region("stat-elapsed", html! { dd id="stat-elapsed" { (elapsed(view)) } }),
-        region("last-event", html! { span id="last-event" { @if let Some(time) = view.time() { time datetime=(time) data-age { (figures::time_of_day(time)) } } @else { "none yet" } } }),
+        region(
+            "last-event",
+            html! { span id="last-event" { @if let Some(time) = view.time() { time datetime=(time) data-age { (figures::time_of_day(time)) } } @else { "none yet" } } },
+        ),
         region("tab-todos", html! { b id="tab-todos" { (done) "/" (todos.len()) } }),
         region("tab-files", html! { b id="tab-files" { (files.len()) } }),
         region("tab-children", html! { b id="tab-children" { (children.len()) } }),
         transcript_region(transcript::rows(view, scope, cache)),
         region("todos-n", html! { span class="end" id="todos-n" { (done) " of " (todos.len()) } }),
-        region("todos", html! { div id="todos" { @if todos.is_empty() { p class="panel-body faint" { "No list yet" } } @else { (tool::checklist(None, &todos)) } } }),
-        region("files-n", html! { span class="end" id="files-n" { @if added > 0 { span class="adds" { "+" (added) } } " " @if removed > 0 { span class="dels" { "−" (removed) } } } }),
-        region("files", html! { div class="panel-body" id="files" { @if files.is_empty() { p class="faint" { "No file changed yet" } } @for file in files.iter().take(FILES) { (file_row(file)) } } }),
-        region("children-n", html! { span class="end" id="children-n" { @if !children.is_empty() { (figures::dollars(children.iter().map(|child| child.total_usage().cost).sum())) } } }),
-        region("children", html! { div class="panel-body" id="children" { @if children.is_empty() { p class="faint" { "None" } } @for child in &children { (child_row(view, *child)) } } }),
+        region(
+            "todos",
+            html! { div id="todos" { @if todos.is_empty() { p class="panel-body faint" { "No list yet" } } @else { (tool::checklist(None, &todos)) } } },
+        ),
+        region(
+            "files-n",
+            html! { span class="end" id="files-n" { @if added > 0 { span class="adds" { "+" (added) } } " " @if removed > 0 { span class="dels" { "−" (removed) } } } },
+        ),
+        region(
+            "files",
+            html! { div class="panel-body" id="files" { @if files.is_empty() { p class="faint" { "No file changed yet" } } @for file in files.iter().take(FILES) { (file_row(file)) } } },
+        ),
+        region(
+            "children-n",
+            html! { span class="end" id="children-n" { @if !children.is_empty() { (figures::dollars(children.iter().map(|child| child.total_usage().cost).sum())) } } },
+        ),
+        region(
+            "children",
+            html! { div class="panel-body" id="children" { @if children.is_empty() { p class="faint" { "None" } } @for child in &children { (child_row(view, *child)) } } },
+        ),
         region("head-seq", html! { span id="head-seq" { (figures::grouped(view.seq().get())) } }),
         events(&model.recent, scope),
         region("hint", html! { span class="hint faint" id="hint" { (hint(view)) } }),
@@ -65,7 +83,9 @@ pub(crate) fn title(name: &str, model: &Model) -> String {
     match model.doing() {
         Doing::Waiting => format!("● {name} needs you · Gastown"),
         Doing::Failed => format!("✕ {name} failed · Gastown"),
-        Doing::Retrying | Doing::Busy | Doing::Starting | Doing::Stopping | Doing::Idle | Doing::Exited => format!("{name} · Gastown"),
+        Doing::Retrying | Doing::Busy | Doing::Starting | Doing::Stopping | Doing::Idle | Doing::Exited => {
+            format!("{name} · Gastown")
+        }
     }
 }
 
@@ -77,19 +97,29 @@ pub(crate) fn agent_state(model: &Model) -> Markup {
     match (doing, &pending[..]) {
         (Doing::Waiting, [first, ..]) => {
             let (icon_name, word) = ask::kind(first);
-            let word = if pending.len() > 1 { format!("Needs you · {}", pending.len()) } else { word.to_owned() };
+            let word =
+                if pending.len() > 1 { format!("Needs you · {}", pending.len()) } else { word.to_owned() };
             element::needs(icon_name, &word)
         }
         (Doing::Waiting, []) => element::needs(icon_name, word),
-        (Doing::Retrying, _) => element::state(state, icon_name, &retry_words(&model.view).unwrap_or_else(|| word.to_owned())),
-        (Doing::Failed | Doing::Busy | Doing::Starting | Doing::Stopping | Doing::Idle | Doing::Exited, _) => element::state(state, icon_name, word),
+        (Doing::Retrying, _) => {
+            element::state(state, icon_name, &retry_words(&model.view).unwrap_or_else(|| word.to_owned()))
+        }
+        (
+            Doing::Failed | Doing::Busy | Doing::Starting | Doing::Stopping | Doing::Idle | Doing::Exited,
+            _,
+        ) => element::state(state, icon_name, word),
     }
 }
 
 /// `Retry 2`, of whichever session waits for one.
 pub(crate) fn retry_words(view: &SessionView) -> Option<String> {
     view.sessions().iter().find_map(|session| {
-        if let SessionStatus::Retry { attempt, .. } = session.status() { Some(format!("Retry {attempt}")) } else { None }
+        if let SessionStatus::Retry { attempt, .. } = session.status() {
+            Some(format!("Retry {attempt}"))
+        } else {
+            None
+        }
     })
 }
 
@@ -102,7 +132,8 @@ fn transcript_region(rows: Vec<Node>) -> Node {
         id: "transcript".into(),
         changed: Seq::ZERO,
         content: Content::Branch {
-            open: "<ol class=\"transcript\" id=\"transcript\" aria-label=\"Transcript\" aria-live=\"off\">".into(),
+            open: "<ol class=\"transcript\" id=\"transcript\" aria-label=\"Transcript\" aria-live=\"off\">"
+                .into(),
             container: "transcript".into(),
             children: rows,
             close: "</ol>".into(),
@@ -140,29 +171,34 @@ fn events(recent: &std::collections::VecDeque<Recent>, scope: &Scope) -> Node {
 
 fn dock(view: &SessionView, scope: &Scope) -> Node {
     let pending = view.pending();
-    region("dock", html! {
-        section class="dock" id="dock" aria-label="Waiting for you" hidden[pending.is_empty()] {
-            @if let [first, ..] = &pending[..] {
-                @let (icon_name, word) = ask::kind(first);
-                @let count = if pending.len() > 1 { format!("1 of {}", pending.len()) } else { word.to_owned() };
-                (element::needs(icon_name, &count))
-                span class="clip grow" {
-                    @if first.permission().is_some() { (first.permission().map(|p| p.permission.as_str()).unwrap_or_default()) " " code { (ask::summary(first)) } } @else { (ask::summary(first)) }
-                }
-                span class="dock-acts" {
-                    (ask::short_form(scope, first, "dock-form", true))
-                    a class="btn btn-sm btn-quiet" href={ "#" (element::id(&first.id)) } { "Show" }
+    region(
+        "dock",
+        html! {
+            section class="dock" id="dock" aria-label="Waiting for you" hidden[pending.is_empty()] {
+                @if let [first, ..] = &pending[..] {
+                    @let (icon_name, word) = ask::kind(first);
+                    @let count = if pending.len() > 1 { format!("1 of {}", pending.len()) } else { word.to_owned() };
+                    (element::needs(icon_name, &count))
+                    span class="clip grow" {
+                        @if first.permission().is_some() { (first.permission().map(|p| p.permission.as_str()).unwrap_or_default()) " " code { (ask::summary(first)) } } @else { (ask::summary(first)) }
+                    }
+                    span class="dock-acts" {
+                        (ask::short_form(scope, first, "dock-form", true))
+                        a class="btn btn-sm btn-quiet" href={ "#" (element::id(&first.id)) } { "Show" }
+                    }
                 }
             }
-        }
-    })
+        },
+    )
 }
 
 fn model_name(view: &SessionView) -> Markup {
     let roots = view.roots();
     let root = roots.last();
     let model = root.and_then(|root| root.info()?.model.as_ref());
-    let used = root.and_then(|root| root.messages().iter().rev().find_map(|message| message.info()?.model_name().map(str::to_owned)));
+    let used = root.and_then(|root| {
+        root.messages().iter().rev().find_map(|message| message.info()?.model_name().map(str::to_owned))
+    });
     let variant = model.and_then(|model| model.variant.as_deref()).filter(|variant| *variant != "default");
     html! {
         @match used.or_else(|| model.map(|model| model.id.clone())) {
@@ -196,13 +232,17 @@ fn cost(view: &SessionView) -> Markup {
 
 fn elapsed(view: &SessionView) -> Markup {
     let roots = view.roots();
-    let Some(start) = roots.last().and_then(|root| root.messages().iter().rev().find_map(|message| {
-        message.info().filter(|info| info.role == protocol::model::Role::User)?.time.created
-    })) else {
+    let Some(start) = roots.last().and_then(|root| {
+        root.messages().iter().rev().find_map(|message| {
+            message.info().filter(|info| info.role == protocol::model::Role::User)?.time.created
+        })
+    }) else {
         return html! { "—" };
     };
     let is_open = roots.iter().any(|root| root.is_turn_open());
-    let end = roots.last().and_then(|root| root.messages().iter().rev().find_map(|message| message.info()?.time.completed));
+    let end = roots
+        .last()
+        .and_then(|root| root.messages().iter().rev().find_map(|message| message.info()?.time.completed));
     html! {
         @match (is_open, end) {
             (false, Some(end)) => (figures::duration(end.since(start))),
@@ -212,7 +252,13 @@ fn elapsed(view: &SessionView) -> Markup {
 }
 
 fn todos(view: &SessionView) -> Vec<protocol::model::Todo> {
-    view.roots().iter().rev().map(|root| root.todos()).find(|todos| !todos.is_empty()).unwrap_or_default().to_vec()
+    view.roots()
+        .iter()
+        .rev()
+        .map(|root| root.todos())
+        .find(|todos| !todos.is_empty())
+        .unwrap_or_default()
+        .to_vec()
 }
 
 fn children(view: &SessionView) -> Vec<SessionRef<'_>> {
@@ -247,7 +293,7 @@ struct FileChange {
 }
 
 /// Files that edits and writes changed, in the order of their first change.
-fn files(view: &SessionView, scope: &Scope) -> Vec<FileChange> {
+fn files(view: &SessionView, scope: &Scope, cache: &mut transcript::Cache) -> Vec<FileChange> {
     let mut files: Vec<FileChange> = Vec::new();
     for session in view.sessions() {
         for part in session.messages().iter().flat_map(|message| message.parts()) {
@@ -257,15 +303,21 @@ fn files(view: &SessionView, scope: &Scope) -> Vec<FileChange> {
                 continue;
             }
             let input = &state.input;
-            let path = ["filePath", "path"].iter().find_map(|field| input.get(field)?.as_str()).unwrap_or("several files");
-            let (added, removed) = match tool::change_counts(call) {
-                Some(counts) => counts,
-                None => (input.get("content").and_then(serde_json::Value::as_str).map_or(0, |content| content.lines().count()), 0),
-            };
+            let path = ["filePath", "path"]
+                .iter()
+                .find_map(|field| input.get(field)?.as_str())
+                .unwrap_or("several files");
+            let (added, removed) = cache.change_counts(part, call);
             let path = scope.path(path).to_owned();
             match files.iter_mut().find(|file| file.path == path) {
                 Some(file) => (file.added, file.removed) = (file.added + added, file.removed + removed),
-                None => files.push(FileChange { path, element: transcript::part_id(part), added, removed, is_new: call.tool == "write" && removed == 0 }),
+                None => files.push(FileChange {
+                    path,
+                    element: transcript::part_id(part),
+                    added,
+                    removed,
+                    is_new: call.tool == "write" && removed == 0,
+                }),
             }
         }
     }

@@ -2,7 +2,10 @@
 
 use maud::{DOCTYPE, Markup, html};
 
-use crate::dashboard::{assets, element::{self, icon}};
+use crate::dashboard::{
+    assets,
+    element::{self, icon},
+};
 
 /// What the frame of a page needs to know.
 #[derive(Debug, Clone)]

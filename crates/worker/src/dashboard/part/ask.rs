@@ -44,14 +44,19 @@ pub(crate) fn answered(row: &Row<'_>, scope: &Scope, ask: &AnsweredAsk) -> Node 
         Answer::NetworkReplied => ("s-done", "Tried again".to_owned()),
         Answer::NetworkRejected => ("s-failed", "Given up".to_owned()),
     };
-    row.leaf(scope, &html! { div class="ask-done" id=(element::id(&ask.id)) { (icon(icon_name)) span { (words) } } })
+    row.leaf(
+        scope,
+        &html! { div class="ask-done" id=(element::id(&ask.id)) { (icon(icon_name)) span { (words) } } },
+    )
 }
 
 /// What an ask is about, in one line, for the dock and the fleet.
 pub(crate) fn summary(ask: &PendingAsk) -> String {
     element::first_line(match &ask.ask {
         Ask::Permission(permission) => what(permission),
-        Ask::Question(question) => question.questions.first().map_or("A question", |question| &question.question),
+        Ask::Question(question) => {
+            question.questions.first().map_or("A question", |question| &question.question)
+        }
         Ask::Network(network) => &network.message,
     })
 }

@@ -16,7 +16,13 @@ use crate::dashboard::{
 };
 
 /// The divider after a step.
-pub(crate) fn step(id: &str, changed: Seq, number: usize, step: &StepFinishPart, took: Option<std::time::Duration>) -> Node {
+pub(crate) fn step(
+    id: &str,
+    changed: Seq,
+    number: usize,
+    step: &StepFinishPart,
+    took: Option<std::time::Duration>,
+) -> Node {
     let tokens = step.tokens;
     let html = html! {
         li class="step" id=(id) {
@@ -33,7 +39,14 @@ pub(crate) fn step(id: &str, changed: Seq, number: usize, step: &StepFinishPart,
 }
 
 /// A moment: a line across the transcript.
-pub(crate) fn moment(id: &str, changed: Seq, state: Option<&str>, icon_name: &str, time: Option<Timestamp>, words: &Markup) -> Node {
+pub(crate) fn moment(
+    id: &str,
+    changed: Seq,
+    state: Option<&str>,
+    icon_name: &str,
+    time: Option<Timestamp>,
+    words: &Markup,
+) -> Node {
     let html = html! {
         li class="moment" id=(id) data-state=[state] {
             span class="moment-text" {
@@ -58,7 +71,9 @@ pub(crate) fn notice_id(notice: &Notice) -> String {
 pub(crate) fn notice(scope: &Scope, notice: &Notice) -> Node {
     let id = notice_id(notice);
     let (seq, time) = (notice.seq, notice.time);
-    let line = |state: Option<&str>, icon_name: &str, words: Markup| moment(&id, seq, state, icon_name, Some(time), &words);
+    let line = |state: Option<&str>, icon_name: &str, words: Markup| {
+        moment(&id, seq, state, icon_name, Some(time), &words)
+    };
     match &notice.body {
         NoticeBody::Error(error) => failure(scope, &id, seq, Some(time), error),
         NoticeBody::Started(started) => line(None, "play", html! {
@@ -108,7 +123,13 @@ pub(crate) fn notice(scope: &Scope, notice: &Notice) -> Node {
 }
 
 /// An error of a session or a message; an abort is no failure.
-pub(crate) fn failure(scope: &Scope, id: &str, changed: Seq, time: Option<Timestamp>, error: &MessageError) -> Node {
+pub(crate) fn failure(
+    scope: &Scope,
+    id: &str,
+    changed: Seq,
+    time: Option<Timestamp>,
+    error: &MessageError,
+) -> Node {
     if error.is_abort() {
         return moment(id, changed, None, "stop", time, &html! { b { "Stopped" } " by request" });
     }
@@ -147,7 +168,9 @@ pub(crate) fn retry(scope: &Scope, session: &str, changed: Seq, status: &Session
                 div class="notice-text" { (element::first_line(message)) }
             }
         },
-        SessionStatus::Idle | SessionStatus::Busy | SessionStatus::Unknown | _ => return hidden(&id, changed),
+        SessionStatus::Idle | SessionStatus::Busy | SessionStatus::Unknown | _ => {
+            return hidden(&id, changed);
+        }
     };
     Row { id: &id, kind: "notice", time: None, changed }.leaf(scope, &body)
 }

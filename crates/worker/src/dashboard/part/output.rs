@@ -17,7 +17,8 @@ pub(crate) fn terminal(command: Option<&str>, output: &str) -> Markup {
     let lines = ansi::lines(output);
     let shown = lines.len().saturating_sub(LINES);
     let kept = shown.saturating_sub(EARLIER_LINES);
-    let label = command.map_or_else(|| "Output".to_owned(), |command| format!("Output of {}", element::first_line(command)));
+    let label = command
+        .map_or_else(|| "Output".to_owned(), |command| format!("Output of {}", element::first_line(command)));
     // The box is reversed: what comes first is at the bottom, so that it stays at the tail of growing output by itself.
     html! {
         div class="term" tabindex="0" role="region" aria-label=(label) {
@@ -53,7 +54,10 @@ mod tests {
     #[test]
     fn a_short_output_is_shown_whole() {
         let html = terminal(Some("ls"), "a\nb\n").into_string();
-        assert!(html.contains("<pre>a\nb</pre>") && html.contains("<span class=\"term-cmd\">ls</span>"), "{html}");
+        assert!(
+            html.contains("<pre>a\nb</pre>") && html.contains("<span class=\"term-cmd\">ls</span>"),
+            "{html}"
+        );
         assert!(!html.contains("details"));
     }
 
@@ -62,13 +66,20 @@ mod tests {
         let output: String = (1..=LINES + 214).map(|n| format!("line {n}\n")).collect();
         let html = terminal(None, &output).into_string();
         assert!(html.contains("Show 214 earlier lines"), "{html}");
-        assert!(html.find("line 274").unwrap() < html.find("line 1\n").unwrap(), "the tail comes first in a reversed box");
+        assert!(
+            html.find("line 274").unwrap() < html.find("line 1\n").unwrap(),
+            "the tail comes first in a reversed box"
+        );
     }
 
     #[test]
     fn an_endless_output_is_cut_with_a_mark() {
         let html = terminal(None, &"x\n".repeat(OUTPUT_BYTES)).into_string();
-        assert!(html.len() < 3 * OUTPUT_BYTES && html.contains("262.1 KB before are not shown"), "{}", html.len());
+        assert!(
+            html.len() < 3 * OUTPUT_BYTES && html.contains("262.1 KB before are not shown"),
+            "{}",
+            html.len()
+        );
     }
 
     #[test]

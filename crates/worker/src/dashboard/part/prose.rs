@@ -71,7 +71,8 @@ pub(crate) fn writing(row: &Row<'_>, scope: &Scope, text: &TextPart) -> Node {
     children.push(tail(row, &shown[blocks.last().map_or(0, |block| block.source.start)..]));
 
     let prose = format!("{}-prose", row.id);
-    let open = format!("{}<div class=\"prose is-streaming\" id=\"{prose}\" aria-busy=\"true\">", row.open(scope));
+    let open =
+        format!("{}<div class=\"prose is-streaming\" id=\"{prose}\" aria-busy=\"true\">", row.open(scope));
     let note = html! {
         (element::cut_mark(cut))
         span class="streaming-note" { span class="breathe" { (icon("s-busy")) } "writing" }
@@ -80,7 +81,12 @@ pub(crate) fn writing(row: &Row<'_>, scope: &Scope, text: &TextPart) -> Node {
     Node {
         id: row.id.into(),
         changed: row.changed,
-        content: Content::Branch { open: open.into(), container: prose.into(), children, close: close.into() },
+        content: Content::Branch {
+            open: open.into(),
+            container: prose.into(),
+            children,
+            close: close.into(),
+        },
     }
 }
 
@@ -103,7 +109,12 @@ pub(crate) fn reasoning(row: &Row<'_>, scope: &Scope, text: &TextPart, is_open: 
         return Node {
             id: row.id.into(),
             changed: row.changed,
-            content: Content::Text { open: open.into(), target: target.into(), text: shown.into(), close: close.into() },
+            content: Content::Text {
+                open: open.into(),
+                target: target.into(),
+                text: shown.into(),
+                close: close.into(),
+            },
         };
     }
     let took = text.time.and_then(|time| Some(time.end?.since(time.start?)));
@@ -140,7 +151,12 @@ fn tail(row: &Row<'_>, text: &str) -> Node {
     Node {
         id: id.into(),
         changed: row.changed,
-        content: Content::Text { open: open.into(), target: target.into(), text: text.into(), close: close.into() },
+        content: Content::Text {
+            open: open.into(),
+            target: target.into(),
+            text: text.into(),
+            close: close.into(),
+        },
     }
 }
 
@@ -171,13 +187,18 @@ mod tests {
 
     #[test]
     fn more_text_of_the_last_block_is_appended() {
-        let (old, new) = (writing(&row(), &scope(), &text("Two *th")), writing(&row(), &scope(), &text("Two *three* <")));
-        assert_eq!(tree::diff(&old, &new), [protocol::frame::PatchOp::Append("m/p-text".into(), "ree* <".into())]);
+        let (old, new) =
+            (writing(&row(), &scope(), &text("Two *th")), writing(&row(), &scope(), &text("Two *three* <")));
+        assert_eq!(
+            tree::diff(&old, &new),
+            [protocol::frame::PatchOp::Append("m/p-text".into(), "ree* <".into())]
+        );
     }
 
     #[test]
     fn a_finished_block_is_inserted_before_the_growing_one() {
-        let (old, new) = (writing(&row(), &scope(), &text("One")), writing(&row(), &scope(), &text("One\n\nTwo")));
+        let (old, new) =
+            (writing(&row(), &scope(), &text("One")), writing(&row(), &scope(), &text("One\n\nTwo")));
         let ops = tree::diff(&old, &new);
         assert!(
             matches!(&ops[..], [

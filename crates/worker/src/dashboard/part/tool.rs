@@ -7,7 +7,10 @@ use protocol::{
 };
 use serde_json::Value;
 
-use super::{Row, Scope, output, tool_kind::{self, Kind, text}};
+use super::{
+    Row, Scope, output,
+    tool_kind::{self, Kind, text},
+};
 use crate::dashboard::{
     difference::Difference,
     element::{self, chevron, icon},
@@ -56,18 +59,33 @@ pub(crate) fn looks(row: &Row<'_>, scope: &Scope, tools: &[&ToolPart]) -> Node {
 }
 
 /// A sub-agent: its transcript inside a card. `summary` is what it cost by now.
-pub(crate) fn task(row: &Row<'_>, scope: &Scope, tool: &ToolPart, session: &str, summary: &str, rows: Vec<Node>) -> Node {
+pub(crate) fn task(
+    row: &Row<'_>,
+    scope: &Scope,
+    tool: &ToolPart,
+    session: &str,
+    summary: &str,
+    rows: Vec<Node>,
+) -> Node {
     let container = format!("sub-{session}");
     let label = format!("Sub-agent: {}", tool_kind::title(tool, scope));
     let card = format!("{}-card", row.id);
     // The head changes with each step of the sub-agent, the transcript inside of it must not.
     let head_id = format!("{}-head", row.id);
-    let head = Node::leaf(head_id.clone(), row.changed, head(scope, tool, Some(&head_id), Some(summary)).into_string());
+    let head = Node::leaf(
+        head_id.clone(),
+        row.changed,
+        head(scope, tool, Some(&head_id), Some(summary)).into_string(),
+    );
     let body = Node {
         id: format!("{}-body", row.id).into(),
         changed: row.changed,
         content: Content::Branch {
-            open: format!("<div class=\"tool-body\" id=\"{}-body\"><div class=\"sub\" id=\"{container}\">", row.id).into(),
+            open: format!(
+                "<div class=\"tool-body\" id=\"{}-body\"><div class=\"sub\" id=\"{container}\">",
+                row.id
+            )
+            .into(),
             container: container.clone().into(),
             children: vec![transcript(&container, &label, row.changed, rows)],
             close: "</div></div>".into(),
@@ -82,7 +100,12 @@ pub(crate) fn task(row: &Row<'_>, scope: &Scope, tool: &ToolPart, session: &str,
     Node {
         id: row.id.into(),
         changed: row.changed,
-        content: Content::Branch { open: open.into(), container: card.into(), children: vec![head, body], close: "</details></div></li>".into() },
+        content: Content::Branch {
+            open: open.into(),
+            container: card.into(),
+            children: vec![head, body],
+            close: "</details></div></li>".into(),
+        },
     }
 }
 
@@ -121,7 +144,9 @@ pub(crate) fn data_state(state: &ToolState) -> &'static str {
 /// What changed in the file of an edit or write, if the call says so.
 fn difference(tool: &ToolPart) -> Option<Difference> {
     let metadata = tool.state.metadata();
-    let patch = metadata.and_then(|metadata| text(metadata, "diff")).or_else(|| metadata?.pointer("/filediff/patch")?.as_str());
+    let patch = metadata
+        .and_then(|metadata| text(metadata, "diff"))
+        .or_else(|| metadata?.pointer("/filediff/patch")?.as_str());
     if let Some(patch) = patch {
         return Some(Difference::parse(patch));
     }
@@ -132,9 +157,12 @@ fn difference(tool: &ToolPart) -> Option<Difference> {
     }
 }
 
-/// Lines added and removed by an edit or write, if the call says so.
-pub(crate) fn change_counts(tool: &ToolPart) -> Option<(usize, usize)> {
-    difference(tool).map(|difference| (difference.added, difference.removed))
+/// Lines added and removed by an edit or write.
+pub(crate) fn change_counts(tool: &ToolPart) -> (usize, usize) {
+    match difference(tool) {
+        Some(difference) => (difference.added, difference.removed),
+        None => (text(tool.state.input(), "content").map_or(0, |content| content.lines().count()), 0),
+    }
 }
 
 fn details(id: &str, scope: &Scope, tool: &ToolPart) -> Markup {
@@ -142,7 +170,9 @@ fn details(id: &str, scope: &Scope, tool: &ToolPart) -> Markup {
     let opens = match Kind::of(&tool.tool) {
         Kind::Edit | Kind::Todo => true,
         Kind::Bash | Kind::Task => state != "completed",
-        Kind::Write | Kind::Read | Kind::Search | Kind::Web | Kind::Question | Kind::Other => state == "error",
+        Kind::Write | Kind::Read | Kind::Search | Kind::Web | Kind::Question | Kind::Other => {
+            state == "error"
+        }
     };
     html! {
         details class="tool" id={ (id) "-card" } data-state=(state) data-tool=(Kind::of(&tool.tool).icon()) open[opens] {
@@ -176,11 +206,7 @@ fn head(scope: &Scope, tool: &ToolPart, id: Option<&str>, summary: Option<&str>)
 /// How it went, in a word.
 fn meta(tool: &ToolPart, kind: Kind) -> Markup {
     let state = &tool.state;
-    let changes = match kind {
-        Kind::Edit | Kind::Write => difference(tool).map(|difference| (difference.added, difference.removed)),
-        Kind::Bash | Kind::Read | Kind::Search | Kind::Todo | Kind::Task | Kind::Web | Kind::Question | Kind::Other => None,
-    }
-    .or_else(|| (kind == Kind::Write).then(|| (text(state.input(), "content").map_or(0, |content| content.lines().count()), 0)));
+    let changes = matches!(kind, Kind::Edit | Kind::Write).then(|| change_counts(tool));
     html! {
         @match state {
             ToolState::Pending(_) => span class="run" { "preparing" },
@@ -270,7 +296,10 @@ fn change(scope: &Scope, tool: &ToolPart) -> Markup {
             } }
         };
     }
-    let content = text(input, "content").or_else(|| text(input, "patchText")).or_else(|| text(input, "patch")).unwrap_or_default();
+    let content = text(input, "content")
+        .or_else(|| text(input, "patchText"))
+        .or_else(|| text(input, "patch"))
+        .unwrap_or_default();
     let (shown, cut) = element::cut(content, element::TEXT_BYTES / 2);
     html! {
         @if !shown.is_empty() {
@@ -281,8 +310,12 @@ fn change(scope: &Scope, tool: &ToolPart) -> Markup {
 }
 
 fn file(scope: &Scope, tool: &ToolPart) -> Markup {
-    let path = text(tool.state.input(), "filePath").or_else(|| text(tool.state.input(), "path")).unwrap_or_default();
-    let preview = tool.state.metadata().and_then(|m| m.pointer("/display/text").and_then(Value::as_str).or_else(|| text(m, "preview")));
+    let path =
+        text(tool.state.input(), "filePath").or_else(|| text(tool.state.input(), "path")).unwrap_or_default();
+    let preview = tool
+        .state
+        .metadata()
+        .and_then(|m| m.pointer("/display/text").and_then(Value::as_str).or_else(|| text(m, "preview")));
     let shown = preview.or(tool.state.output()).unwrap_or_default();
     let lines: Vec<&str> = shown.lines().take(RESULT_LINES).collect();
     let more = shown.lines().count() - lines.len();
@@ -325,7 +358,8 @@ fn result(tool: &ToolPart) -> Markup {
 }
 
 fn questions(tool: &ToolPart) -> Markup {
-    let questions = tool.state.input().get("questions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let questions =
+        tool.state.input().get("questions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let answers = tool.state.metadata().and_then(|metadata| metadata.get("answers"));
     html! {
         div class="tool-pad" { dl class="kv" {
@@ -364,11 +398,20 @@ fn transcript(id: &str, label: &str, changed: Seq, rows: Vec<Node>) -> Node {
     Node {
         id: format!("{id}-rows").into(),
         changed,
-        content: Content::Branch { open: open.into_string().into(), container: format!("{id}-rows").into(), children: rows, close: "</ol>".into() },
+        content: Content::Branch {
+            open: open.into_string().into(),
+            container: format!("{id}-rows").into(),
+            children: rows,
+            close: "</ol>".into(),
+        },
     }
 }
 
 /// What a sub-agent took, for the head of its card.
 pub(crate) fn cost_note(tokens: u64, cost: f64) -> String {
-    if cost > 0.0 { format!("{} tok · {}", figures::short(tokens), figures::dollars(cost)) } else { format!("{} tok", figures::short(tokens)) }
+    if cost > 0.0 {
+        format!("{} tok · {}", figures::short(tokens), figures::dollars(cost))
+    } else {
+        format!("{} tok", figures::short(tokens))
+    }
 }

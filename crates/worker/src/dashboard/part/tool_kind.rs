@@ -81,9 +81,14 @@ pub(crate) fn name(tool: &ToolPart) -> String {
         Kind::Todo => "todo".to_owned(),
         Kind::Task => text(tool.state.input(), "subagent_type").unwrap_or("sub-agent").to_owned(),
         Kind::Web if tool.tool == "webfetch" => "fetch".to_owned(),
-        Kind::Bash | Kind::Write | Kind::Edit | Kind::Read | Kind::Search | Kind::Web | Kind::Question | Kind::Other => {
-            tool.tool.clone()
-        }
+        Kind::Bash
+        | Kind::Write
+        | Kind::Edit
+        | Kind::Read
+        | Kind::Search
+        | Kind::Web
+        | Kind::Question
+        | Kind::Other => tool.tool.clone(),
     }
 }
 
@@ -93,14 +98,24 @@ pub(crate) fn title(tool: &ToolPart, scope: &Scope) -> String {
     let of = |field| text(input, field);
     let title = match Kind::of(&tool.tool) {
         Kind::Bash => of("command").map(str::to_owned),
-        Kind::Write | Kind::Edit | Kind::Read => of("filePath").or_else(|| of("path")).map(|path| scope.path(path).to_owned()),
+        Kind::Write | Kind::Edit | Kind::Read => {
+            of("filePath").or_else(|| of("path")).map(|path| scope.path(path).to_owned())
+        }
         Kind::Search => of("pattern").map(|pattern| match of("path").or_else(|| of("include")) {
-            Some(path) => format!("{pattern} in {}", match scope.path(path) { path if path == scope.directory => ".", path => path }),
+            Some(path) => format!(
+                "{pattern} in {}",
+                match scope.path(path) {
+                    path if path == scope.directory => ".",
+                    path => path,
+                }
+            ),
             None => pattern.to_owned(),
         }),
         Kind::Todo => todo_title(&tool.state),
         Kind::Task => of("description").map(str::to_owned),
-        Kind::Web => of("url").or_else(|| of("query")).map(|url| url.trim_start_matches("https://").to_owned()),
+        Kind::Web => {
+            of("url").or_else(|| of("query")).map(|url| url.trim_start_matches("https://").to_owned())
+        }
         Kind::Question => input.pointer("/questions/0/question").and_then(Value::as_str).map(str::to_owned),
         Kind::Other => None,
     };
@@ -110,7 +125,8 @@ pub(crate) fn title(tool: &ToolPart, scope: &Scope) -> String {
 
 /// The to-do list of a call.
 pub(crate) fn todos(state: &ToolState) -> Vec<protocol::model::Todo> {
-    let list = state.metadata().and_then(|metadata| metadata.get("todos")).or_else(|| state.input().get("todos"));
+    let list =
+        state.metadata().and_then(|metadata| metadata.get("todos")).or_else(|| state.input().get("todos"));
     list.and_then(|list| serde_json::from_value(list.clone()).ok()).unwrap_or_default()
 }
 
