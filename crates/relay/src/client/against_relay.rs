@@ -42,10 +42,12 @@ async fn a_long_poll_is_answered_by_the_event_it_waits_for() {
     let client = relay.client(&place);
     let first = client.append(&log(), notes(1..=1)).await.expect("appended");
     let cursor = Cursor { epoch: first.epoch, seq: first.head };
-    let (page, _) = tokio::join!(
-        client.page(&log(), Some(&cursor), 10, Duration::from_secs(30)),
-        client.append(&log(), notes(2..=2)),
+    let log = log();
+    let (page, appended) = tokio::join!(
+        client.page(&log, Some(&cursor), 10, Duration::from_secs(30)),
+        client.append(&log, notes(2..=2)),
     );
+    appended.expect("appended");
     assert_eq!(page.expect("a page").events.iter().map(|event| event.seq.get()).collect::<Vec<_>>(), [2]);
     relay.close().await;
 }
