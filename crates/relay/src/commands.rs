@@ -45,6 +45,12 @@ pub enum Begin {
 }
 
 impl CommandBook {
+    /// Whether a command of this id came before and is remembered.
+    #[must_use]
+    pub fn knows(&self, id: &CommandId) -> bool {
+        self.entries.contains_key(id)
+    }
+
     /// A command came.
     pub fn begin(&mut self, now: Instant, id: &CommandId, command: &Command) -> Begin {
         self.forget(now);
@@ -101,7 +107,13 @@ fn answered_by(command: &Command) -> Option<String> {
         Command::Permission { id, .. } => Some(format!("permission/{id}")),
         Command::Question(answer) => Some(format!("question/{}", answer.id)),
         Command::QuestionReject { id } => Some(format!("question/{id}")),
-        _ => None,
+        Command::Prompt(_)
+        | Command::Abort
+        | Command::Slash { .. }
+        | Command::Revert { .. }
+        | Command::Stop { .. }
+        | Command::Ping
+        | _ => None,
     }
 }
 

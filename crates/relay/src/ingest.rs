@@ -252,16 +252,14 @@ impl Ingest {
     pub fn handle_append_failed(&mut self, error: &AppendError) {
         let State::Live(live) = &mut self.state else { return };
         let Some(first) = live.appending.take() else { return };
-        let (code, retry_after_ms) = match error {
+        let (first, code, retry_after_ms) = match error {
             AppendError::Fenced { .. } => return self.handle_superseded(),
             AppendError::Hole { .. } => return self.fail(ErrorCode::BadRequest, &error.to_string()),
-            AppendError::TooLarge { .. } => (ErrorCode::TooLarge, None),
-            error if error.is_retryable() => (ErrorCode::Internal, Some(RETRY_FULL_MS)),
-            _ => return self.fail(ErrorCode::Internal, &error.to_string()),
-        };
-        let first = match error {
-            AppendError::TooLarge { index, .. } => first + *index as u64,
-            _ => first,
+            AppendError::TooLarge { index, .. } => (first + *index as u64, ErrorCode::TooLarge, None),
+            AppendError::Store(store) if store.is_retryable() => (first, ErrorCode::Internal, Some(RETRY_FULL_MS)),
+            AppendError::Conflict { .. } | AppendError::Store(_) | _ => {
+                return self.fail(ErrorCode::Internal, "the store failed: the relay's log says why");
+            }
         };
         live.reject_from(first);
         self.say(&ToWrapper::Nack { first, code, message: error.to_string(), retry_after_ms });

@@ -31,10 +31,14 @@ pub mod viewer;
 pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "bin")]
+mod run;
 #[cfg(feature = "server")]
 pub mod server;
 
 #[cfg(any(feature = "client", feature = "server"))]
 pub use api::{ApiError, AppendedAt, Presence, RelayApi};
 pub use delivery::Delivery;
+#[cfg(feature = "bin")]
+pub use run::{RelayArgs, RunError, run, service_token};
 pub use segment::Segment;

@@ -1,11 +1,38 @@
-//! The accept loop.
+//! The accept loop: `axum::serve` has neither header timeouts nor caps.
 
-use std::{future::Future, io, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    io::{self, IoSlice},
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use axum::Router;
-use tokio::net::TcpListener;
+use axum::{Router, extract::ConnectInfo};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// What one listener takes.
+use super::feed::lock;
+
+/// Time before accepting again after the system had no descriptor left.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// What one listener takes (§11).
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ServeLimits {
@@ -36,19 +63,203 @@ impl Default for ServeLimits {
     }
 }
 
-/// Serves a router until `shutdown`, then stops accepting and waits for what is open, at most [`ServeLimits::drain`].
+/// Serves a router until `shutdown`, then stops accepting, lets requests that run end, and waits for every connection,
+/// streams too, at most [`ServeLimits::drain`]. Streams end when [`super::Relay::drain`] is called: call both at once.
+///
+/// A connection beyond a cap is closed at once. Every request has `ConnectInfo<SocketAddr>` as an extension.
 ///
 /// # Errors
-/// When the listener fails.
+/// When the listener fails for good.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: ServeLimits,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let _ = limits;
-    let _ = axum::serve::ListenerExt::tap_io(listener, |_| {});
-    let _ = router;
-    shutdown.await;
+    let connections = Connections::new(limits);
+    let (tracker, ending) = (TaskTracker::new(), CancellationToken::new());
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let Some(connection) = connections.admit(stream, peer) else { continue };
+                tracker.spawn(converse(connection, peer, router.clone(), limits, ending.clone()));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if error.raw_os_error().is_some_and(|code| matches!(code, 23 | 24)) => {
+                // ENFILE, EMFILE: some connection will end.
+                tracing::error!(%error, "no connection can be accepted");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    drop(listener);
+    ending.cancel();
+    tracker.close();
+    let all_ended = async {
+        tracker.wait().await;
+        connections.all_ended().await;
+    };
+    if tokio::time::timeout(limits.drain, all_ended).await.is_err() {
+        tracing::warn!("some connections did not end in time");
+    }
     Ok(())
+}
+
+async fn converse(
+    connection: Connection,
+    peer: SocketAddr,
+    router: Router,
+    limits: ServeLimits,
+    ending: CancellationToken,
+) {
+    let progress = Progress(connection.written.clone());
+    let service = router.layer(axum::Extension(progress)).layer(axum::Extension(ConnectInfo(peer)));
+    let conversation = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(limits.headers)
+        .max_buf_size(limits.header_bytes)
+        .serve_connection(TokioIo::new(connection), TowerToHyperService::new(service))
+        .with_upgrades();
+    let mut conversation = std::pin::pin!(conversation);
+    let ended = tokio::select! {
+        ended = conversation.as_mut() => ended,
+        () = ending.cancelled() => {
+            conversation.as_mut().graceful_shutdown();
+            conversation.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "a connection ended");
+    }
+}
+
+/// Errors that concern the connection that was to be accepted, not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// How many bytes a connection has taken: what tells a slow viewer from a stalled one.
+#[derive(Debug, Clone)]
+pub(super) struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The caps of a listener.
+struct Connections {
+    limits: ServeLimits,
+    all: Arc<Semaphore>,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Connections {
+    fn new(limits: ServeLimits) -> Self {
+        Self { limits, all: Arc::new(Semaphore::new(limits.connections)), by_address: Arc::default() }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
+        let permit = self.all.clone().try_acquire_owned().ok()?;
+        let address = peer.ip().to_canonical();
+        let of_address = if address.is_loopback() {
+            None
+        } else {
+            let mut by_address = lock(&self.by_address);
+            let count = by_address.entry(address).or_default();
+            if *count >= self.limits.per_address {
+                return None;
+            }
+            *count += 1;
+            Some(OfAddress { address, by_address: self.by_address.clone() })
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "small frames may be delayed");
+        }
+        Some(Connection { stream, written: Arc::default(), _permit: permit, _of_address: of_address })
+    }
+
+    async fn all_ended(&self) {
+        let all = u32::try_from(self.limits.connections).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let _ = self.all.acquire_many(all).await;
+    }
+}
+
+/// One of an address's connections.
+struct OfAddress {
+    address: IpAddr,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Drop for OfAddress {
+    fn drop(&mut self) {
+        let mut by_address = lock(&self.by_address);
+        if let Some(count) = by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// A connection that counts against the caps until it is dropped, upgraded or not.
+struct Connection {
+    stream: TcpStream,
+    written: Arc<AtomicU64>,
+    _permit: OwnedSemaphorePermit,
+    _of_address: Option<OfAddress>,
+}
+
+impl Connection {
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.written.fetch_add(bytes as u64, Relaxed);
+        }
+        written
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.count(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.count(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

@@ -1,7 +1,23 @@
 //! The axum driver: [`Relay`] and its router, and [`serve`], the accept loop.
 
 mod accept;
+mod clock;
+mod feed;
+mod follow;
+mod gate;
+mod links;
+mod metrics;
+mod problem;
+mod read;
 mod relay;
+mod routes;
+mod sse;
+mod steer;
+mod viewer_socket;
+mod wire;
+mod wrapper_socket;
 
 pub use accept::{ServeLimits, serve};
+pub use clock::now;
 pub use relay::{Relay, RelayConfig};
+pub use routes::{Needs, ROUTES, Route};

@@ -2,10 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use axum::Router;
-use store::EventStore;
+use futures_util::stream::BoxStream;
+use protocol::{
+    AgentId, Command, CommandId, CommandResult, LogId, NewEvent, Timestamp, agent::Lost,
+    frame::{StartAt, WrapperPresence},
+};
+use rand::RngExt as _;
+use store::{Append, EventStore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::auth::Authority;
+use super::{clock, feed::Feeds, follow, links::Links, metrics::Metrics, problem, routes};
+use crate::{ApiError, AppendedAt, Delivery, Presence, RelayApi, auth::Authority};
 
 /// How a relay behaves.
 #[derive(Debug, Clone)]
@@ -15,8 +24,12 @@ pub struct RelayConfig {
     pub allowed_hosts: Vec<String>,
     /// Time without a link after which `wrapper.lost` is appended to the agent's log (§10).
     pub lost_after: Duration,
-    /// Whether `/metrics` needs no credentials.
+    /// Whether `/metrics` needs no credentials. If it does, they must reach every log.
     pub open_metrics: bool,
+    /// Streams of one log.
+    pub viewers_per_log: usize,
+    /// Time that [`Relay::drain`] waits for streams and links to end.
+    pub drain: Duration,
 }
 
 impl Default for RelayConfig {
@@ -25,7 +38,32 @@ impl Default for RelayConfig {
             allowed_hosts: ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).into(),
             lost_after: Duration::from_secs(90),
             open_metrics: false,
+            viewers_per_log: 5_000,
+            drain: Duration::from_secs(9),
         }
+    }
+}
+
+impl RelayConfig {
+    /// The same, reached also under this host name.
+    #[must_use]
+    pub fn with_host(mut self, host: impl Into<String>) -> Self {
+        self.allowed_hosts.push(host.into());
+        self
+    }
+
+    /// The same, with another time until a wrapper counts as lost.
+    #[must_use]
+    pub fn with_lost_after(mut self, lost_after: Duration) -> Self {
+        self.lost_after = lost_after;
+        self
+    }
+
+    /// The same, with metrics for everyone.
+    #[must_use]
+    pub fn with_open_metrics(mut self) -> Self {
+        self.open_metrics = true;
+        self
     }
 }
 
@@ -37,26 +75,148 @@ pub struct Relay {
 
 #[derive(Debug)]
 struct Inner {
-    _store: Arc<dyn EventStore>,
-    _authority: Arc<dyn Authority>,
-    _config: RelayConfig,
+    store: Arc<dyn EventStore>,
+    authority: Arc<dyn Authority>,
+    config: RelayConfig,
+    feeds: Arc<Feeds>,
+    links: Links,
+    metrics: Metrics,
+    /// Everything that runs beside a request: streams, links, feeds, timers of lost wrappers.
+    tracker: TaskTracker,
+    /// Streams and links end when this is cancelled, and no others begin.
+    draining: CancellationToken,
+    /// Feeds and timers end when this is cancelled: after the streams.
+    stopped: CancellationToken,
 }
 
 impl Relay {
-    /// A relay over this store.
+    /// A relay over this store, for whom this authority lets in.
     #[must_use]
     pub fn new(store: Arc<dyn EventStore>, authority: Arc<dyn Authority>, config: RelayConfig) -> Self {
-        Self { inner: Arc::new(Inner { _store: store, _authority: authority, _config: config }) }
+        let tracker = TaskTracker::new();
+        let stopped = CancellationToken::new();
+        let feeds = Feeds::new(store.clone(), tracker.clone(), stopped.clone(), config.viewers_per_log);
+        let (links, metrics) = (Links::new(clock::now()), Metrics::default());
+        let draining = CancellationToken::new();
+        let inner = Inner { store, authority, config, feeds, links, metrics, tracker, draining, stopped };
+        Self { inner: Arc::new(inner) }
     }
 
-    /// Its routes (§4).
+    /// Its routes (§4), to be served or merged into another router. Every one but the health checks asks the authority.
     pub fn router(&self) -> Router {
-        let _ = &self.inner;
-        Router::new()
+        routes::router(self)
     }
 
-    /// Ends every stream and link, telling each when to come back, and refuses others.
+    /// Refuses new streams and links, ends those that are open, telling each when to come back (the times are spread,
+    /// so that not all come at once), and waits for them, at most [`RelayConfig::drain`].
     pub async fn drain(&self) {
-        std::future::ready(()).await;
+        self.inner.draining.cancel();
+        self.inner.stopped.cancel();
+        self.inner.tracker.close();
+        if tokio::time::timeout(self.inner.config.drain, self.inner.tracker.wait()).await.is_err() {
+            tracing::warn!(left = self.inner.tracker.len(), "some streams did not end in time");
+        }
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn EventStore> {
+        &self.inner.store
+    }
+
+    pub(super) fn authority(&self) -> &dyn Authority {
+        &*self.inner.authority
+    }
+
+    pub(super) fn config(&self) -> &RelayConfig {
+        &self.inner.config
+    }
+
+    pub(super) fn feeds(&self) -> &Arc<Feeds> {
+        &self.inner.feeds
+    }
+
+    pub(super) fn links(&self) -> &Links {
+        &self.inner.links
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(super) fn tracker(&self) -> &TaskTracker {
+        &self.inner.tracker
+    }
+
+    /// Cancelled when streams and links are to end.
+    pub(super) fn draining(&self) -> &CancellationToken {
+        &self.inner.draining
+    }
+
+    /// When one of those that are sent away is to come back: spread over two seconds.
+    pub(super) fn retry_after_ms(&self) -> u64 {
+        rand::rng().random_range(500..2_500)
+    }
+
+    /// Appends `wrapper.lost` if the agent's wrapper, whose link has ended, does not come back in time.
+    pub(super) fn expect_back(&self, agent: AgentId, since: Timestamp) {
+        let relay = self.clone();
+        self.inner.tracker.spawn(async move {
+            let timer = tokio::time::sleep(relay.config().lost_after);
+            if relay.inner.stopped.run_until_cancelled(timer).await.is_none() {
+                return;
+            }
+            let presence = relay.links().presence(&agent);
+            // A link that came and went meanwhile has a timer of its own.
+            if presence.wrapper != WrapperPresence::Disconnected || presence.since != since {
+                return;
+            }
+            let lost = NewEvent::of(clock::now(), "wrapper.lost", &Lost { since }).expect("a time serialises");
+            if let Err(error) = relay.append(&LogId::Agent(agent), vec![lost]).await {
+                tracing::error!(%error, "a lost wrapper could not be recorded");
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl RelayApi for Relay {
+    fn follow(&self, log: LogId, from: Option<StartAt>) -> BoxStream<'static, Delivery> {
+        follow::follow(self, log, from)
+    }
+
+    async fn command(&self, agent: &AgentId, id: CommandId, command: Command) -> Result<CommandResult, ApiError> {
+        Metrics::add(&self.metrics().commands, 1);
+        Ok(self.links().command(agent, id, command).await)
+    }
+
+    async fn append(&self, log: &LogId, events: Vec<NewEvent>) -> Result<AppendedAt, ApiError> {
+        let appended = self.commit(log, Append::of(events)).await.map_err(|error| problem::of_append(&error))?;
+        Ok(AppendedAt { epoch: appended.epoch, head: appended.head })
+    }
+
+    async fn presence(&self, agent: &AgentId) -> Result<Presence, ApiError> {
+        Ok(self.links().presence(agent))
+    }
+
+    async fn remove_log(&self, log: &LogId) -> Result<(), ApiError> {
+        self.store().remove(log).await.map_err(|error| problem::of_store(&error))?;
+        if let LogId::Agent(agent) = log {
+            self.links().forget(agent);
+        }
+        self.feeds().wake(log);
+        Ok(())
+    }
+}
+
+impl Relay {
+    /// Appends, and counts.
+    pub(super) async fn commit(&self, log: &LogId, batch: Append) -> Result<store::Appended, store::AppendError> {
+        let (events, bytes) = (batch.events.len(), batch.events.iter().map(|event| event.data.json().len()).sum());
+        let appended = self.store().append(log, batch).await?;
+        if events > 0 {
+            Metrics::add(&self.metrics().commits, 1);
+            Metrics::add(&self.metrics().events_in, appended.appended);
+            Metrics::add(&self.metrics().bytes_in, bytes);
+        }
+        Ok(appended)
     }
 }
