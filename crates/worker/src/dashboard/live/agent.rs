@@ -360,3 +360,166 @@ impl super::viewer::Source for AgentSource {
         presence.iter().map(encode).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use futures_util::stream::{self, BoxStream};
+    use protocol::{Command, CommandId, CommandResult, NewEvent, RawData, frame::StartAt};
+    use relay::{ApiError, AppendedAt, Presence};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_is_followed_once_however_many_look() {
+        let (feeds, relay) = feeds();
+        let agent: AgentId = "toast".parse().unwrap();
+        let (one, other) = (feeds.follow(&agent, "Toast"), feeds.follow(&agent, "Toast"));
+        one.feed().live().await;
+        other.feed().live().await;
+        assert!(Arc::ptr_eq(one.feed(), other.feed()));
+        assert_eq!(relay.follows(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_task_ends_a_while_after_the_last_viewer() {
+        let (feeds, relay) = feeds();
+        let agent: AgentId = "toast".parse().unwrap();
+        let viewing = feeds.follow(&agent, "Toast");
+        viewing.feed().live().await;
+        drop(viewing);
+        let again = feeds.follow(&agent, "Toast");
+        assert_eq!(relay.follows(), 1, "a page that is loaded again finds its fold");
+        drop(again);
+        feeds.tasks.close();
+        feeds.tasks.wait().await;
+        assert!(lock(&feeds.feeds).is_empty());
+        let anew = feeds.follow(&agent, "Toast");
+        anew.feed().live().await;
+        assert_eq!(relay.follows(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_delivered_together_is_one_change_of_the_page() {
+        let (feeds, relay) = feeds();
+        let viewing = feeds.follow(&"toast".parse().unwrap(), "Toast");
+        viewing.feed().live().await;
+        let (_, place) = viewing.feed().state().board(true).join(None);
+        let mut changes = viewing.feed().changes();
+        changes.mark_unchanged();
+        let deltas: Vec<_> = (1..=20).map(|seq| delta(seq, "word ")).collect();
+        relay.deliver(&deltas);
+        changes.changed().await.unwrap();
+        let (frames, _) = viewing.feed().state().board(true).after(place).unwrap();
+        assert_eq!(frames.len(), 1);
+        let frame: ToViewer = serde_json::from_slice(&frames[0]).unwrap();
+        assert!(matches!(frame, ToViewer::Patch { seq, .. } if seq == Seq::new(20)));
+    }
+
+    #[test]
+    fn p3_another_epoch_replaces_the_page_without_a_reload() {
+        let mut state = State::of("toast".parse().unwrap());
+        state.take(&[subscribed("one"), delta(1, "old"), Delivery::Live { head: Seq::new(1) }]);
+        let (_, place) = state.board(true).join(None);
+        state.take(&[gap(GapReason::Epoch), subscribed("two"), delta(1, "new")]);
+        let (frames, _) = state.board(true).after(place).unwrap();
+        let frames: Vec<ToViewer> =
+            frames.iter().map(|frame| serde_json::from_slice(frame).unwrap()).collect();
+        let [ToViewer::Subscribed { epoch, .. }, ToViewer::Patch { ops, .. }] = &frames[..] else {
+            panic!("{frames:?}")
+        };
+        assert_eq!(epoch.as_str(), "two");
+        let page = format!("{ops:?}");
+        assert!(
+            page.contains("new") && page.contains("The log began anew") && !page.contains(">old<"),
+            "{page}"
+        );
+    }
+
+    #[test]
+    fn readers_who_may_not_steer_have_a_page_of_their_own() {
+        let mut state = State::of("toast".parse().unwrap());
+        state.take(&[subscribed("one"), delta(1, "x"), Delivery::Live { head: Seq::new(1) }]);
+        let has_dock = |board: &Board| board.regions().iter().any(|region| &*region.id == "dock");
+        assert!(has_dock(state.board(true)));
+        assert!(!has_dock(state.board(false)));
+    }
+
+    impl State {
+        fn of(agent: AgentId) -> Self {
+            let feed = Feed::new(&agent, "Toast");
+            feed.state.into_inner().unwrap()
+        }
+    }
+
+    /// Delivers what the test says, to whoever follows.
+    #[derive(Default)]
+    struct Script {
+        follows: Mutex<Vec<mpsc::Sender<Delivery>>>,
+    }
+
+    impl Script {
+        fn follows(&self) -> usize {
+            lock(&self.follows).len()
+        }
+
+        fn deliver(&self, deliveries: &[Delivery]) {
+            for delivery in deliveries {
+                lock(&self.follows).last().unwrap().try_send(delivery.clone()).unwrap();
+            }
+        }
+    }
+
+    #[async_trait]
+    impl RelayApi for Script {
+        fn follow(&self, _: LogId, _: Option<StartAt>) -> BoxStream<'static, Delivery> {
+            let (sender, receiver) = mpsc::channel(64);
+            lock(&self.follows).push(sender);
+            let first = stream::iter([subscribed("e"), Delivery::Live { head: Seq::ZERO }]);
+            let rest =
+                stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
+            first.chain(rest).boxed()
+        }
+
+        async fn command(&self, _: &AgentId, _: CommandId, _: Command) -> Result<CommandResult, ApiError> {
+            unreachable!("a page does not steer by itself")
+        }
+
+        async fn append(&self, _: &LogId, _: Vec<NewEvent>) -> Result<AppendedAt, ApiError> {
+            unreachable!("a page does not write")
+        }
+
+        async fn presence(&self, _: &AgentId) -> Result<Presence, ApiError> {
+            unreachable!("presence comes with the stream")
+        }
+
+        async fn remove_log(&self, _: &LogId) -> Result<(), ApiError> {
+            unreachable!("a page removes nothing")
+        }
+    }
+
+    fn feeds() -> (Feeds, Arc<Script>) {
+        let relay = Arc::new(Script::default());
+        (Feeds::new(Arc::clone(&relay) as Arc<dyn RelayApi>, TaskTracker::new()), relay)
+    }
+
+    fn subscribed(epoch: &str) -> Delivery {
+        Delivery::Subscribed { epoch: Epoch::new(epoch), floor: Seq::ZERO, head: Seq::ZERO }
+    }
+
+    fn gap(reason: GapReason) -> Delivery {
+        Delivery::Gap { from: None, to: None, reason }
+    }
+
+    fn delta(seq: u64, text: &str) -> Delivery {
+        let data = serde_json::json!({ "sessionID": "s", "messageID": "m", "partID": "p", "field": "text", "delta": text });
+        let event = NewEvent {
+            time: Timestamp::from_unix_ms(0),
+            kind: "message.part.delta".into(),
+            session: Some("s".into()),
+            data: RawData::of(&data).unwrap(),
+        };
+        Delivery::Event(Arc::new(event.at(Seq::new(seq))))
+    }
+}
