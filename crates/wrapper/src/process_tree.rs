@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeSet, fs, os::fd::OwnedFd, time::Duration};
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{io::Interest, io::unix::AsyncFd, time::timeout};
 
@@ -103,10 +104,7 @@ impl Tree {
 
     /// Ends it: TERM to all, and after the grace KILL to what is left, until nothing is.
     pub(crate) async fn end(&self, grace: Duration) {
-        for member in self.members() {
-            member.signal(Signal::TERM);
-        }
-        if timeout(grace, self.gone()).await.is_ok() {
+        if timeout(grace, self.terminate()).await.is_ok() {
             return;
         }
         for _ in 0..KILL_ROUNDS {
@@ -126,17 +124,21 @@ impl Tree {
         tracing::warn!(left = ?self.members(), "processes do not end when they are killed");
     }
 
-    /// Waits until none of it is left.
-    async fn gone(&self) {
+    /// Sends TERM to each of its processes once, also to those that others began while they ended, until none is left.
+    async fn terminate(&self) {
+        let mut told = BTreeSet::new();
         loop {
             let members = self.members();
             if members.is_empty() {
                 return;
             }
-            for member in members {
-                member.gone().await;
+            for member in members.difference(&told) {
+                member.signal(Signal::TERM);
             }
-            // A process whose end was seen may be looked up once more before it is a zombie to `/proc`.
+            // Each end may have left somebody: look again after the first one.
+            members.iter().map(|member| member.gone()).collect::<FuturesUnordered<_>>().next().await;
+            told.extend(members);
+            // A process whose end was seen may be in `/proc` for a moment longer, and others are to run meanwhile.
             tokio::task::yield_now().await;
         }
     }

@@ -1,5 +1,6 @@
 //! What an agent is run with: the trait, and its implementations.
 
+pub mod opencode;
 pub mod replay;
 pub mod scripted;
 
@@ -195,9 +196,10 @@ impl RuntimeKind {
     /// When an option it needs is missing or wrong.
     pub fn build(self, options: &Options) -> Result<Arc<dyn AgentRuntime>, OptionsError> {
         match self {
-            Self::Opencode | Self::Kilo => {
-                Err(OptionsError::Missing { runtime: self.name(), option: "an adapter in this build" })
+            Self::Opencode => {
+                Ok(Arc::new(opencode::AgentServer::from_options(opencode::Flavour::Opencode, options)?))
             }
+            Self::Kilo => Ok(Arc::new(opencode::AgentServer::from_options(opencode::Flavour::Kilo, options)?)),
             Self::Scripted => Ok(Arc::new(scripted::Scripted::from_options(options)?)),
             Self::Replay => Ok(Arc::new(replay::Replay::from_options(options)?)),
         }

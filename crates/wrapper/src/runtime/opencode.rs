@@ -1,0 +1,257 @@
+//! Runs `opencode serve` or `kilo serve`: its process, its HTTP API, its event stream.
+//!
+//! The two servers speak one API; a [`Flavour`] holds what differs. What this does not do: it keeps no view of the session and
+//! decides nothing about its events, which go on as the server made them.
+//!
+//! While the server runs, `<state-dir>/agent-server.json` (mode 0600) says where it is and how to log in, for an operator who wants
+//! to attach to it: `{"url", "username", "password", "pid", "guard_pid", "session", "mark"}`.
+
+mod api;
+mod commands;
+mod flavour;
+mod follow;
+mod output;
+mod process;
+mod record;
+mod server_state;
+
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use protocol::{agent::Failed, frame::RuntimeInfo};
+use serde_json::json;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    api::{Api, ApiError, EventStream, Login},
+    commands::Control,
+    follow::Follow,
+    process::{Launch, ServerProcess},
+    record::Record,
+};
+use super::{AgentRuntime, Ended, RunningAgent, SIGNALS, Signal, Start};
+use crate::{Options, OptionsError};
+
+pub use self::flavour::Flavour;
+
+/// How long a server may take until its session is there: a cold kilo on a busy machine takes 11 s.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What the guard leaves the server between TERM and KILL.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Between two tries of a server that listens but does not answer yet.
+const READY_RETRY: Duration = Duration::from_millis(100);
+
+/// Runs an agent server of one flavour.
+#[derive(Debug)]
+pub struct AgentServer {
+    flavour: Flavour,
+    binary: Option<PathBuf>,
+    guard: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl AgentServer {
+    /// A server from `PATH`, under the guard that this command runs (its words; the guard's arguments are appended).
+    #[must_use]
+    pub fn new(flavour: Flavour, guard: Vec<OsString>) -> Self {
+        Self { flavour, binary: None, guard, environment: Vec::new() }
+    }
+
+    /// From a wrapper's options; the guard is this program's own `guard` subcommand, unless the options name another.
+    ///
+    /// # Errors
+    /// When this program's own path cannot be found out.
+    pub fn from_options(flavour: Flavour, options: &Options) -> Result<Self, OptionsError> {
+        let guard = if options.guard_command.is_empty() {
+            let missing = |_| OptionsError::Missing { runtime: flavour.name(), option: "--guard-command" };
+            vec![std::env::current_exe().map_err(missing)?.into_os_string(), "guard".into()]
+        } else {
+            options.guard_command.iter().map(OsString::from).collect()
+        };
+        Ok(Self { binary: options.agent_bin.clone(), ..Self::new(flavour, guard) })
+    }
+
+    /// With this binary, or the one in the `node_modules` of this folder.
+    #[must_use]
+    pub fn with_binary(self, binary: impl Into<PathBuf>) -> Self {
+        Self { binary: Some(binary.into()), ..self }
+    }
+
+    /// With this variable in the server's environment, besides those of this process.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// A variable of the server's environment.
+    fn variable(&self, name: &str) -> Option<String> {
+        let own = self.environment.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        own.or_else(|| std::env::var_os(name))?.into_string().ok().filter(|value| !value.is_empty())
+    }
+
+    fn login(&self) -> Login {
+        let variable = |suffix: &str| self.variable(&self.flavour.variable(suffix));
+        Login {
+            username: variable("SERVER_USERNAME").unwrap_or_else(|| self.flavour.name().to_owned()),
+            password: variable("SERVER_PASSWORD").unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string()),
+        }
+    }
+}
+
+#[async_trait]
+impl AgentRuntime for AgentServer {
+    fn name(&self) -> &'static str {
+        self.flavour.name()
+    }
+
+    async fn start(&self, start: Start) -> Result<RunningAgent, Failed> {
+        let binary = self.flavour.find_binary(self.binary.as_deref(), self.variable("PATH").as_deref())?;
+        let directory = start.directory.canonicalize().map_err(|error| {
+            failed(format!("the work folder {} cannot be used: {error}", start.directory.display()))
+        })?;
+        Record::end_what_is_left(&start.state_dir, GRACE).await;
+        let login = self.login();
+        let mut process = ServerProcess::start(Launch {
+            guard: &self.guard,
+            flavour: self.flavour,
+            binary: &binary,
+            directory: &directory,
+            environment: &self.environment,
+            login: &login,
+            grace: GRACE,
+        })?;
+        match self.make_ready(&mut process, &directory, login, start.resume.as_deref()).await {
+            Ok(ready) => Ok(self.run(ready, process, &start)),
+            Err(message) => {
+                process.stop().await;
+                Err(process.failed(message))
+            }
+        }
+    }
+}
+
+/// A server whose session is there and whose events are followed.
+struct Ready {
+    api: Api,
+    url: String,
+    login: Login,
+    version: String,
+    stream: EventStream,
+    session: String,
+    resumed: bool,
+}
+
+impl AgentServer {
+    /// Waits until the server takes prompts. The error says what it did not do in time.
+    async fn make_ready(
+        &self,
+        process: &mut ServerProcess,
+        directory: &std::path::Path,
+        login: Login,
+        resume: Option<&str>,
+    ) -> Result<Ready, String> {
+        let name = self.flavour.name();
+        let gone = process.gone();
+        let ready = async {
+            let url = process.listening().await.ok_or_else(|| format!("{name} ended before it listened"))?;
+            let api = Api::new(&url, &login, directory).map_err(|error| error.to_string())?;
+            let version = healthy(&api).await;
+            let stream = api.subscribe().await.map_err(|error| format!("{name} gives no events: {error}"))?;
+            let (session, resumed) =
+                open_session(&api, resume).await.map_err(|error| format!("{name} gives no session: {error}"))?;
+            Ok(Ready { api, url, login, version, stream, session, resumed })
+        };
+        tokio::select! {
+            ready = timeout(START_DEADLINE, ready) => ready.unwrap_or_else(|_| {
+                Err(format!("{name} was not ready within {} s", START_DEADLINE.as_secs()))
+            }),
+            () = gone.cancelled() => Err(format!("{name} ended before it was ready")),
+        }
+    }
+
+    fn run(&self, ready: Ready, process: ServerProcess, start: &Start) -> RunningAgent {
+        let Ready { api, url, login, version, stream, session, resumed } = ready;
+        let record = Record::write(&start.state_dir, &url, &login, &process, &session);
+        let (signals, receiver) = mpsc::channel(SIGNALS);
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let follow = Follow {
+            api: api.clone(),
+            session: session.clone(),
+            signals: signals.clone(),
+            clock: start.clock,
+            gone: process.gone(),
+        };
+        let last = signals.try_reserve_owned().expect("nothing was sent yet");
+        tasks.spawn(drive(follow, stream, last, process, record, stop.clone()));
+        let info = RuntimeInfo { name: self.flavour.name().to_owned(), version };
+        let control = Control { api, flavour: self.flavour, session: session.clone(), stop, tasks };
+        RunningAgent { info, session, resumed, signals: receiver, control: Arc::new(control) }
+    }
+}
+
+/// Follows the events until the server is gone or is to go, and sees to its end.
+async fn drive(
+    follow: Follow,
+    stream: EventStream,
+    // Room for the last signal, so that the end never waits for a wrapper that does not read.
+    last: mpsc::OwnedPermit<Signal>,
+    mut process: ServerProcess,
+    record: Option<Record>,
+    stop: CancellationToken,
+) {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = follow.run(stream) => {}
+    }
+    let died = process.gone().is_cancelled() && !stop.is_cancelled();
+    process.stop().await;
+    drop(record);
+    let ended = if died {
+        Ended::Died(process.failed("the agent server died".to_owned()))
+    } else {
+        Ended::Exited { reason: "stopped".to_owned(), code: process.exit_code() }
+    };
+    last.send(Signal::Ended(ended));
+}
+
+/// Waits until the server says that it is well. Returns its version.
+async fn healthy(api: &Api) -> String {
+    loop {
+        match api.health().await {
+            Ok(version) => return version,
+            Err(error) => tracing::debug!(%error, "the agent server is not ready"),
+        }
+        sleep(READY_RETRY).await;
+    }
+}
+
+/// The session to go on with, if the server still has it, else a new one; and whether it was there.
+async fn open_session(api: &Api, resume: Option<&str>) -> Result<(String, bool), ApiError> {
+    if let Some(id) = resume {
+        match api.get(&["session", id]).await {
+            // Events come by folder: a session of another one would stay silent.
+            Ok(session) if session["directory"] == api.directory() => return Ok((id.to_owned(), true)),
+            Ok(_) => tracing::warn!(session = id, "the session belongs to another folder: a new one is begun"),
+            Err(ApiError::Status { status: 400 | 404, .. }) => {
+                tracing::warn!(session = id, "the session is not there any more: a new one is begun");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let session = api.post(&["session"], &json!({})).await?;
+    let id = session["id"].as_str().ok_or(ApiError::Shape { what: "a session without an id" })?;
+    Ok((id.to_owned(), false))
+}
+
+fn failed(message: String) -> Failed {
+    Failed { message, ..Failed::default() }
+}

@@ -1,0 +1,193 @@
+//! Steers the server: each command is one call of its API, an abort a few.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use async_trait::async_trait;
+use protocol::{Command, PermissionReply, Prompt};
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Flavour,
+    api::{Api, ApiError},
+    server_state,
+};
+use crate::runtime::{AgentControl, CommandError};
+
+/// A slash command is answered at the end of its turn, a wrong one at once.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) api: Api,
+    pub(super) flavour: Flavour,
+    pub(super) session: String,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+#[async_trait]
+impl AgentControl for Control {
+    async fn command(&self, command: Command) -> Result<Option<Value>, CommandError> {
+        let session = self.session.as_str();
+        match command {
+            Command::Prompt(prompt) => {
+                let message = prompt.message_id.clone();
+                self.post(&["session", session, "prompt_async"], &prompt_body(prompt), "the session").await?;
+                return Ok(message.map(|id| json!({ "messageId": id })));
+            }
+            Command::Abort => self.abort().await?,
+            Command::Permission { id, reply, message } => {
+                let mut body = json!({ "reply": reply });
+                if let Some(message) = message.filter(|_| reply == PermissionReply::Reject) {
+                    body["message"] = message.into();
+                }
+                self.post(&["permission", &id, "reply"], &body, &format!("the permission {id}")).await?;
+            }
+            Command::Question(answer) => {
+                let body = json!({ "answers": answer.answers });
+                let what = format!("the question {}", answer.id);
+                self.post(&["question", &answer.id, "reply"], &body, &what).await?;
+            }
+            Command::QuestionReject { id } => {
+                self.post(&["question", &id, "reject"], &json!({}), &format!("the question {id}")).await?;
+            }
+            Command::Slash { name, arguments } => self.slash(name, arguments).await?,
+            Command::Revert { message_id } => {
+                let body = json!({ "messageID": message_id });
+                self.post(&["session", session, "revert"], &body, &format!("the message {message_id}")).await?;
+            }
+            Command::Stop { .. } | Command::Ping | _ => return Err(CommandError::Unsupported { what: "do that" }),
+        }
+        Ok(None)
+    }
+
+    async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Control {
+    /// Ends the turn, and then what it asked: the server leaves that open, and nobody will answer it any more.
+    async fn abort(&self) -> Result<(), CommandError> {
+        self.post(&["session", &self.session, "abort"], &json!({}), "the session").await?;
+        let sessions = server_state::sessions(&self.api, &self.session).await;
+        let sessions = sessions.map_err(|error| refused(error, "the session"))?;
+        let ids: BTreeSet<&str> = sessions.iter().filter_map(|session| session["id"].as_str()).collect();
+        self.reject("permission", "reply", &json!({ "reply": "reject" }), &ids).await?;
+        self.reject("question", "reject", &json!({}), &ids).await?;
+        if self.flavour.asks_about_the_network() {
+            self.reject("network", "reject", &json!({}), &ids).await?;
+        }
+        Ok(())
+    }
+
+    async fn reject(
+        &self,
+        kind: &'static str,
+        verb: &str,
+        body: &Value,
+        sessions: &BTreeSet<&str>,
+    ) -> Result<(), CommandError> {
+        let asks = match server_state::pending(&self.api, kind, sessions).await {
+            Ok(asks) => asks,
+            // Older versions have no such list, and no such asks then.
+            Err(ApiError::Status { status: 404, .. } | ApiError::Shape { .. }) => return Ok(()),
+            Err(error) => return Err(refused(error, kind)),
+        };
+        for id in asks.iter().filter_map(|ask| ask["id"].as_str()) {
+            match self.post(&[kind, id, verb], body, kind).await {
+                // Somebody was faster.
+                Ok(_) | Err(CommandError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn slash(&self, name: String, arguments: String) -> Result<(), CommandError> {
+        let commands = self.api.get(&["command"]).await.map_err(|error| refused(error, "the commands"))?;
+        let known = commands.as_array().is_some_and(|list| list.iter().any(|command| command["name"] == name.as_str()));
+        if !known {
+            return Err(CommandError::NotFound { what: format!("the command /{name}") });
+        }
+        let (api, session, stop) = (self.api.clone(), self.session.clone(), self.stop.clone());
+        let mut turn = self.tasks.spawn(async move {
+            let body = json!({ "command": name, "arguments": arguments });
+            let path = ["session", &session, "command"];
+            tokio::select! {
+                answer = api.post_turn(&path, &body) => answer.map(drop),
+                () = stop.cancelled() => Ok(()),
+            }
+        });
+        match timeout(AT_ONCE, &mut turn).await {
+            Ok(Ok(answer)) => answer.map_err(|error| refused(error, "the session")),
+            // It runs; what comes of it is in the stream.
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn post(&self, path: &[&str], body: &Value, what: &str) -> Result<Value, CommandError> {
+        self.api.post(path, body).await.map_err(|error| refused(error, what))
+    }
+}
+
+/// The body of `prompt_async`.
+fn prompt_body(prompt: Prompt) -> Value {
+    let mut parts = Vec::new();
+    parts.extend(prompt.text.map(|text| json!({ "type": "text", "text": text })));
+    parts.extend(prompt.parts.unwrap_or_default());
+    let mut body = Map::from_iter([("parts".to_owned(), Value::Array(parts))]);
+    let model = prompt.model.map(|model| json!({ "providerID": model.provider_id, "modelID": model.model_id }));
+    let optional = [
+        ("model", model),
+        ("agent", prompt.agent.map(Value::from)),
+        ("system", prompt.system.map(Value::from)),
+        ("messageID", prompt.message_id.map(Value::from)),
+    ];
+    body.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    Value::Object(body)
+}
+
+fn refused(error: ApiError, what: &str) -> CommandError {
+    match error {
+        ApiError::Status { status: 404, .. } => CommandError::NotFound { what: what.to_owned() },
+        ApiError::Status { message, .. } => CommandError::Refused { message },
+        ApiError::Shape { what } => CommandError::Refused { message: what.to_owned() },
+        ApiError::NoAnswer { message } => CommandError::Unreachable { message },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_only_what_it_says() {
+        let prompt = Prompt { text: Some("hi".to_owned()), ..Prompt::default() };
+        assert_eq!(prompt_body(prompt), json!({ "parts": [{ "type": "text", "text": "hi" }] }));
+    }
+
+    #[test]
+    fn a_prompt_has_its_text_before_its_parts_and_all_that_was_chosen() {
+        let prompt: Prompt = serde_json::from_value(json!({
+            "text": "look", "parts": [{ "type": "file", "url": "file:///a" }], "agent": "plan", "system": "be brief",
+            "message_id": "msg_1", "model": { "providerID": "p", "modelID": "m" },
+        }))
+        .unwrap();
+        let expected = json!({
+            "parts": [{ "type": "text", "text": "look" }, { "type": "file", "url": "file:///a" }],
+            "agent": "plan", "system": "be brief", "messageID": "msg_1", "model": { "providerID": "p", "modelID": "m" },
+        });
+        assert_eq!(prompt_body(prompt), expected);
+    }
+}

@@ -1,0 +1,59 @@
+//! What the server says of a session and its sub-agents when it is asked.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::api::{Api, ApiError};
+use crate::runtime::ServerState;
+
+/// All of it, for whoever lost events.
+pub(super) async fn fetch(api: &Api, root: &str) -> Result<ServerState, ApiError> {
+    let sessions = sessions(api, root).await?;
+    let ids: Vec<&str> = sessions.iter().filter_map(|session| session["id"].as_str()).collect();
+    let mut messages = Vec::new();
+    for id in &ids {
+        messages.extend(list(api.get(&["session", id, "message"]).await?)?);
+    }
+    let status = match api.get(&["session", "status"]).await? {
+        Value::Object(status) => status,
+        _ => return Err(ApiError::Shape { what: "the status is no object" }),
+    };
+    let known: BTreeSet<&str> = ids.into_iter().collect();
+    let permissions = pending(api, "permission", &known).await?;
+    let questions = pending(api, "question", &known).await?;
+    Ok(ServerState { sessions, messages, status, permissions, questions })
+}
+
+/// A session and those below it, parents before children; none if it is gone.
+pub(super) async fn sessions(api: &Api, root: &str) -> Result<Vec<Value>, ApiError> {
+    let mut sessions = match api.get(&["session", root]).await {
+        Ok(session) => vec![session],
+        Err(ApiError::Status { status: 404, .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut seen: BTreeSet<String> = BTreeSet::from([root.to_owned()]);
+    let mut next = 0;
+    while let Some(id) = sessions.get(next).and_then(|session| session["id"].as_str()).map(str::to_owned) {
+        next += 1;
+        for child in list(api.get(&["session", &id, "children"]).await?)? {
+            if child["id"].as_str().is_some_and(|id| seen.insert(id.to_owned())) {
+                sessions.push(child);
+            }
+        }
+    }
+    Ok(sessions)
+}
+
+/// The asks of one kind (`permission`, `question`, `network`) that wait in these sessions.
+pub(super) async fn pending(api: &Api, kind: &str, sessions: &BTreeSet<&str>) -> Result<Vec<Value>, ApiError> {
+    let asks = list(api.get(&[kind]).await?)?;
+    Ok(asks.into_iter().filter(|ask| ask["sessionID"].as_str().is_some_and(|id| sessions.contains(id))).collect())
+}
+
+fn list(value: Value) -> Result<Vec<Value>, ApiError> {
+    match value {
+        Value::Array(list) => Ok(list),
+        _ => Err(ApiError::Shape { what: "no list where a list was asked for" }),
+    }
+}
