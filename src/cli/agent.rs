@@ -222,8 +222,8 @@ async fn until_up(
     from: Option<StartAt>,
     journal: (LogId, Option<StartAt>),
 ) -> anyhow::Result<String> {
-    let mut events = relay.follow(log_of(agent), from);
-    let mut journal = relay.follow(journal.0, journal.1);
+    let mut events = relay.follow_when_there(log_of(agent), from);
+    let mut journal = relay.follow_when_there(journal.0, journal.1);
     loop {
         let said = tokio::select! {
             delivery = events.next() => match delivery.context("the relay ended the subscription")?? {

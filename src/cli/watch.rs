@@ -64,7 +64,7 @@ impl Watch {
     pub(super) async fn run(self) -> anyhow::Result<Exit> {
         let server = Server::find(&self.server)?;
         self.find_agent(&server).await?;
-        let follow = server.relay.follow(log_of(&self.agent), self.after.clone());
+        let follow = server.relay.follow_when_there(log_of(&self.agent), self.after.clone());
         let mut connection = Reconnects::new(follow.connection());
         let mut deliveries = follow.ready_chunks(AT_ONCE);
         let mut screen = Screen::new(&self);

@@ -9,7 +9,7 @@ use protocol::{
 use store::{EventStore, MemoryStore, RetentionPolicy};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
-use super::{Client, Credentials, Follow, FollowError, Token};
+use super::{Client, Connection, Credentials, Follow, FollowError, Token};
 use crate::{
     Delivery, RelayApi as _,
     auth::{Claims, JwtAuthority, Keys, ServiceClaims, ShareClaims, TicketBook},
@@ -139,6 +139,26 @@ async fn an_agent_without_a_wrapper_is_offline_and_its_presence_says_so() {
     assert_eq!(result.error.expect("a reason").code, ErrorCode::AgentOffline);
     let presence = client.presence(&agent).await.expect("answered");
     assert_eq!(presence.wrapper, WrapperPresence::Disconnected);
+    relay.close().await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_there_yet_is_waited_for_or_an_error_as_it_is_asked_for() {
+    let place = Place::default();
+    let relay = place.open(any_port()).await;
+    let client = relay.client(&place);
+    let error = client.follow(log(), None).next().await.expect("an item").expect_err("there is none");
+    assert!(matches!(error, FollowError::UnknownLog { .. }), "{error}");
+
+    let mut follow = client.follow_when_there(log(), None);
+    let mut connection = follow.connection();
+    let append = async {
+        let waits = |connection: &Connection| matches!(connection, Connection::Waiting { .. });
+        connection.wait_for(waits).await.expect("the follower is there");
+        client.append(&log(), notes(1..=1)).await.expect("appended")
+    };
+    let (followed, _) = tokio::join!(events(&mut follow, 1), append);
+    assert_eq!(seqs(&followed), [1]);
     relay.close().await;
 }
 

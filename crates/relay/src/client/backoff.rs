@@ -45,7 +45,8 @@ impl Backoff {
         self.failures = 0;
     }
 
-    fn spread(&mut self, wait: Duration) -> Duration {
+    /// A wait between half and one and a half of this, so that a crowd does not move as one.
+    pub(super) fn spread(&mut self, wait: Duration) -> Duration {
         wait.mul_f64(self.jitter.random_range(0.5..1.5))
     }
 }

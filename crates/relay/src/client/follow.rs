@@ -54,9 +54,9 @@ pub struct Follow {
 }
 
 impl Follow {
-    pub(super) fn new(endpoint: Endpoint, log: LogId, from: Option<StartAt>) -> Self {
+    pub(super) fn new(endpoint: Endpoint, log: LogId, from: Option<StartAt>, waits_for_log: bool) -> Self {
         let (report, connection) = watch::channel(Connection::Connecting);
-        let start = Start { endpoint, log, from, report };
+        let start = Start { endpoint, log, from, waits_for_log, report };
         let deliveries = stream::unfold(Stage::Start(start), |stage| async move {
             let mut driver = match stage {
                 Stage::Start(start) => Box::new(Driver::new(start)),
@@ -103,6 +103,7 @@ struct Start {
     endpoint: Endpoint,
     log: LogId,
     from: Option<StartAt>,
+    waits_for_log: bool,
     report: watch::Sender<Connection>,
 }
 
@@ -116,8 +117,9 @@ struct Driver {
 
 impl Driver {
     fn new(start: Start) -> Self {
-        let Start { endpoint, log, from, report } = start;
+        let Start { endpoint, log, from, waits_for_log, report } = start;
         let session = Session::new(log.clone(), from, rand::random(), now());
+        let session = if waits_for_log { session.waiting_for_log() } else { session };
         Self { endpoint, log, session, socket: None, report }
     }
 

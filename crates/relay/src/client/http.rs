@@ -114,7 +114,13 @@ impl Client {
     /// what comes. Nothing is connected before the stream is polled.
     #[must_use]
     pub fn follow(&self, log: LogId, from: Option<StartAt>) -> Follow {
-        Follow::new(self.endpoint.clone(), log, from)
+        Follow::new(self.endpoint.clone(), log, from, false)
+    }
+
+    /// As [`Self::follow`], and a log that is not there yet is waited for: the relay is asked again about every second.
+    #[must_use]
+    pub fn follow_when_there(&self, log: LogId, from: Option<StartAt>) -> Follow {
+        Follow::new(self.endpoint.clone(), log, from, true)
     }
 
     /// A page of a log: at most `limit` events (1 to 1,000) after a cursor, or from the beginning of what is kept. With
@@ -186,9 +192,9 @@ impl Client {
 
 #[async_trait]
 impl RelayApi for Client {
-    /// As [`Client::follow`]; why it ended, if that was an error, goes to the log of this process.
+    /// As [`Client::follow_when_there`]; why it ended, if that was an error, goes to the log of this process.
     fn follow(&self, log: LogId, from: Option<StartAt>) -> BoxStream<'static, Delivery> {
-        let follow = Self::follow(self, log, from);
+        let follow = self.follow_when_there(log, from);
         unfold(follow, |mut follow| async move {
             match follow.next().await? {
                 Ok(delivery) => Some((delivery, follow)),

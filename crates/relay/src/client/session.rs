@@ -21,6 +21,9 @@ use crate::Delivery;
 
 /// How long a connection may take to come about, name look-up and TLS included.
 const CONNECT: Duration = Duration::from_secs(15);
+/// How long to wait for a log that is not there yet before asking again, on average: an agent's log comes with its
+/// wrapper's first event, seconds after its start.
+const LOG_TO_COME: Duration = Duration::from_secs(1);
 /// How long to wait after a 4429 that does not say.
 const RATE_LIMITED: Duration = Duration::from_secs(5);
 
@@ -95,6 +98,8 @@ struct Said {
 #[derive(Debug)]
 pub(super) struct Session {
     log: LogId,
+    /// A log that is not there yet is waited for.
+    waits_for_log: bool,
     /// Where the next subscription starts. A cursor as soon as one event was delivered.
     from: Option<StartAt>,
     state: State,
@@ -116,6 +121,7 @@ impl Session {
     pub(super) fn new(log: LogId, from: Option<StartAt>, seed: u64, now: Instant) -> Self {
         let mut session = Self {
             log,
+            waits_for_log: false,
             from,
             state: State::Over,
             heard: now,
@@ -128,6 +134,12 @@ impl Session {
         };
         session.connect(now);
         session
+    }
+
+    /// The same, waiting for a log that is not there yet.
+    pub(super) fn waiting_for_log(mut self) -> Self {
+        self.waits_for_log = true;
+        self
     }
 
     /// The next thing to do.
@@ -341,6 +353,10 @@ impl Session {
                 self.connect(now);
             }
             CloseCode::FORBIDDEN => self.end(Some(FollowError::Forbidden { log, message })),
+            CloseCode::UNKNOWN_LOG if self.waits_for_log => {
+                let wait = self.backoff.spread(LOG_TO_COME);
+                self.wait(now, wait, message);
+            }
             CloseCode::UNKNOWN_LOG => self.end(Some(FollowError::UnknownLog { log })),
             CloseCode::SUPERSEDED => self.end(Some(FollowError::Superseded { log })),
             CloseCode::RATE_LIMITED => {

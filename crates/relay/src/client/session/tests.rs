@@ -138,6 +138,20 @@ fn close_codes_say_whether_a_reconnect_can_help() {
 }
 
 #[test]
+fn a_log_that_is_not_there_yet_is_asked_for_again_by_whoever_waits_for_it() {
+    let mut client = Client::following(None);
+    client.session = client.session.waiting_for_log();
+    client.frame(error(ErrorCode::UnknownLog, Some(log()), None));
+    assert!(client.end.is_none());
+    let Connection::Waiting { retry_in, .. } = client.session.connection() else { panic!("waits") };
+    assert!((500..=1500).contains(&retry_in.as_millis()), "{retry_in:?}");
+    client.reconnected_from();
+    client.subscribe("e1", 0, 1);
+    client.frame(events(&[1]));
+    assert_eq!(client.told(), ["subscribed e1", "1"]);
+}
+
+#[test]
 fn an_error_that_names_the_log_ends_the_subscription_although_the_socket_stays_open() {
     let mut client = Client::following(None);
     client.frame(error(ErrorCode::UnknownLog, Some(log()), None));
