@@ -1,12 +1,29 @@
 //! The ingest link (§6): the one WebSocket to the relay, held up for as long as the wrapper lives.
 
+mod backoff;
+mod connection;
+mod driver;
+mod machine;
+
 use std::{fmt, time::Duration};
 
 use protocol::{AgentId, CloseCode, Command, CommandId, CommandResult, Timestamp, TownId, frame::{RuntimeInfo, WrapperState}};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Clock, Moment, outbox::Outbox};
+use crate::{
+    Clock, Moment,
+    outbox::{Outbox, Progress},
+};
+use connection::Endpoint;
+use driver::{Driver, Input};
+use machine::{Identity, Machine};
+
+/// Commands that the wrapper has not taken yet; more are refused as `rate_limited`.
+const COMMANDS: usize = 64;
+/// Words of the wrapper that the link has not taken yet; whoever says more waits.
+const INPUTS: usize = 64;
 
 /// What a link says of its wrapper, and where it goes.
 #[derive(Debug, Clone)]
@@ -36,6 +53,10 @@ impl Token {
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
+    }
+
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
     }
 }
 
@@ -78,21 +99,35 @@ pub struct Link {
     /// What the relay asks for, each id once. Answer each with [`Link::result`].
     pub commands: mpsc::Receiver<Commanded>,
     handle: LinkHandle,
+    task: AbortOnDropHandle<()>,
 }
 
 /// What may be said on a link. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LinkHandle {
     state: watch::Receiver<LinkState>,
+    inputs: mpsc::Sender<Input>,
+    progress: watch::Receiver<Progress>,
 }
 
-/// Begins a link. It connects by itself, and again whenever it broke.
+/// Begins a link; it needs a tokio runtime. It connects by itself, and again whenever it broke.
 ///
 /// # Errors
 /// When the relay's URL is not understood.
 pub fn spawn(config: LinkConfig, outbox: Outbox, clock: Clock) -> Result<Link, LinkError> {
-    let _ = (config, outbox, clock);
-    todo!()
+    let LinkConfig { relay, token, agent, town, generation, runtime, seed } = config;
+    let endpoint = Endpoint::new(&relay, token)?;
+    let producer = outbox.producer().clone();
+    let identity = Identity { agent, town, producer, generation, runtime };
+    let mut progress = outbox.progress();
+    let machine = Machine::new(identity, seed, *progress.borrow_and_update(), clock.now());
+    let (publish, state) = watch::channel(machine.state());
+    let (deliver, commands) = mpsc::channel(COMMANDS);
+    let (inputs, inbox) = mpsc::channel(INPUTS);
+    let handle = LinkHandle { state, inputs, progress: progress.clone() };
+    let driver = Driver { machine, endpoint, outbox, clock, inputs: inbox, commands: deliver, state: publish, progress };
+    let task = AbortOnDropHandle::new(tokio::spawn(driver.run()));
+    Ok(Link { commands, handle, task })
 }
 
 /// Why a link cannot begin.
@@ -123,22 +158,23 @@ impl Link {
 
     /// Says bye, closes and ends the link. Takes a few seconds at most.
     pub async fn close(self, reason: &str) {
-        let _ = reason;
-        todo!()
+        // A link that is over takes no word any more.
+        let _ = self.handle.inputs.send(Input::Bye(reason.to_owned())).await;
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the link's task failed");
+        }
     }
 }
 
 impl LinkHandle {
-    /// Answers a command.
+    /// Answers a command. Without a link the answer is kept for a relay that asks again.
     pub async fn result(&self, result: CommandResult) {
-        let _ = result;
-        todo!()
+        let _ = self.inputs.send(Input::Result(result)).await;
     }
 
     /// Says how the wrapper is. The last word is said again on every new connection.
     pub async fn presence(&self, state: WrapperState, last_activity: Timestamp) {
-        let _ = (state, last_activity);
-        todo!()
+        let _ = self.inputs.send(Input::Presence(state, last_activity)).await;
     }
 
     /// How the link is, to look at and to wait for.
@@ -150,7 +186,13 @@ impl LinkHandle {
     /// Waits until everything that was pushed before is acked; false if it was not within that time, or the link will
     /// never come back.
     pub async fn flush(&self, within: Duration) -> bool {
-        let _ = within;
-        todo!()
+        let (mut progress, mut state) = (self.progress.clone(), self.state.clone());
+        let last = progress.borrow().next - 1;
+        tokio::select! {
+            biased;
+            reached = progress.wait_for(|progress| progress.acked >= last) => reached.is_ok(),
+            _ = state.wait_for(|state| matches!(state, LinkState::Superseded | LinkState::Refused { .. })) => false,
+            () = tokio::time::sleep(within) => false,
+        }
     }
 }

@@ -2,10 +2,24 @@
 //!
 //! A thread of its own does the disk's work, so that no await ever waits in a system call. [`Outbox`] is the handle.
 
-use std::{path::PathBuf, time::Duration};
+mod file;
+pub(crate) mod rules;
+mod spool;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use protocol::{NewEvent, ProducerId};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use spool::{Pushed, Spool};
+
+/// Requests that wait for the disk. Each caller waits for its own, so that this bounds callers, not events.
+const REQUESTS: usize = 64;
 
 /// How much an outbox holds, and how long it holds its caller back.
 #[derive(Debug, Clone)]
@@ -78,7 +92,10 @@ pub struct Progress {
 #[derive(Debug, Clone)]
 pub struct Outbox {
     producer: ProducerId,
+    patience: Duration,
+    requests: mpsc::Sender<Request>,
     progress: watch::Receiver<Progress>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Outbox {
@@ -87,8 +104,16 @@ impl Outbox {
     /// # Errors
     /// When the folder cannot be used, or another wrapper has it.
     pub fn open(dir: impl Into<PathBuf>, limits: OutboxLimits) -> Result<Self, OutboxError> {
-        let (_dir, _limits) = (dir.into(), limits);
-        todo!()
+        let patience = limits.patience;
+        let spool = Spool::open(&dir.into(), limits)?;
+        let producer = spool.producer().clone();
+        let (publish, progress) = watch::channel(spool.progress());
+        let (requests, inbox) = mpsc::channel(REQUESTS);
+        let thread = std::thread::Builder::new()
+            .name("outbox".to_owned())
+            .spawn(move || serve(spool, inbox, &publish))
+            .map_err(|source| OutboxError::Disk { doing: "start its thread", source })?;
+        Ok(Self { producer, patience, requests, progress, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 
     /// Who numbers the events: the same over restarts of the wrapper.
@@ -99,13 +124,29 @@ impl Outbox {
 
     /// Numbers these events and writes them; when it returns they survive the wrapper's death. While the outbox is full it
     /// waits for acks, up to [`OutboxLimits::patience`], and then drops the oldest deltas, then the oldest state, never an
-    /// outcome, and names what it dropped.
+    /// outcome, and names what it dropped. An event that no relay takes (over a hard limit of §11) is named at once.
     ///
     /// # Errors
     /// When the disk failed: none of them was numbered, and they may be pushed again.
     pub async fn push(&self, events: Vec<NewEvent>) -> Result<(), OutboxError> {
-        let _ = events;
-        todo!()
+        if events.is_empty() {
+            return Ok(());
+        }
+        let events: Arc<[NewEvent]> = events.into();
+        let give_up = tokio::time::Instant::now() + self.patience;
+        let mut progress = self.progress.clone();
+        loop {
+            progress.mark_unchanged();
+            let drop = tokio::time::Instant::now() >= give_up;
+            let pushed = self.ask(|answer| Request::Push { events: events.clone(), drop, answer }).await?;
+            match pushed {
+                Pushed::Done => return Ok(()),
+                // Whether an ack came or the time is over, the next round finds out.
+                Pushed::Full => {
+                    let _ = tokio::time::timeout_at(give_up, progress.changed()).await;
+                }
+            }
+        }
     }
 
     /// The events after this number, up to so many and so many bytes, at least one; `None` if there is none.
@@ -113,8 +154,7 @@ impl Outbox {
     /// # Errors
     /// When the disk failed.
     pub async fn pending_after(&self, after: u64, max_events: usize, max_bytes: usize) -> Result<Option<Batch>, OutboxError> {
-        let _ = (after, max_events, max_bytes);
-        todo!()
+        self.ask(|answer| Request::PendingAfter { after, max_events, max_bytes, answer }).await
     }
 
     /// Everything that waits for an ack, with its numbers, oldest first: what an earlier run left, before anything is pushed.
@@ -122,7 +162,32 @@ impl Outbox {
     /// # Errors
     /// When the disk failed.
     pub async fn pending(&self) -> Result<Vec<(u64, NewEvent)>, OutboxError> {
-        todo!()
+        self.ask(|answer| Request::Pending { answer }).await
+    }
+
+    /// Everything through this number is committed by the relay.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub async fn ack(&self, through: u64) -> Result<(), OutboxError> {
+        self.ask(|answer| Request::Ack { through, answer }).await
+    }
+
+    /// A relay says through which number it has everything, at the beginning of a link. What it can no longer get is named;
+    /// numbers that it has and this disk forgot are not used again. Afterwards everything from `acked + 1` on is pending.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub async fn resume(&self, acked: u64) -> Result<(), OutboxError> {
+        self.ask(|answer| Request::Resume { acked, answer }).await
+    }
+
+    /// The relay will never take the event of this number: it is named as lost, with this reason.
+    ///
+    /// # Errors
+    /// When the disk failed.
+    pub async fn replace(&self, number: u64, reason: &'static str) -> Result<(), OutboxError> {
+        self.ask(|answer| Request::Replace { number, reason, answer }).await
     }
 
     /// How far it is, to look at and to wait for.
@@ -140,6 +205,82 @@ impl Outbox {
 
     /// Ends the disk's thread and gives the folder free. Whoever still has a handle gets [`OutboxError::Closed`].
     pub async fn close(self) {
-        todo!()
+        let _ = self.requests.send(Request::Close).await;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // It ends as soon as it has written what was asked before.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, OutboxError>>) -> Request,
+    ) -> Result<T, OutboxError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(request(answer)).await.map_err(|_| OutboxError::Closed)?;
+        answered.await.map_err(|_| OutboxError::Closed)?
     }
 }
+
+type Answer<T> = oneshot::Sender<Result<T, OutboxError>>;
+
+/// What the disk's thread is asked.
+#[derive(Debug)]
+enum Request {
+    Push { events: Arc<[NewEvent]>, drop: bool, answer: Answer<Pushed> },
+    PendingAfter { after: u64, max_events: usize, max_bytes: usize, answer: Answer<Option<Batch>> },
+    Pending { answer: Answer<Vec<(u64, NewEvent)>> },
+    Ack { through: u64, answer: Answer<()> },
+    Resume { acked: u64, answer: Answer<()> },
+    Replace { number: u64, reason: &'static str, answer: Answer<()> },
+    Close,
+}
+
+/// The disk's thread. Progress is published before an answer is given, so that whoever got one sees it.
+fn serve(mut spool: Spool, mut requests: mpsc::Receiver<Request>, publish: &watch::Sender<Progress>) {
+    while let Some(request) = requests.blocking_recv() {
+        // An answer that nobody waits for any more is nobody's loss.
+        match request {
+            Request::Push { events, drop, answer } => {
+                let pushed = spool.push(&events, drop);
+                tell(publish, &spool);
+                let _ = answer.send(pushed);
+            }
+            Request::PendingAfter { after, max_events, max_bytes, answer } => {
+                let _ = answer.send(spool.pending_after(after, max_events, max_bytes));
+            }
+            Request::Pending { answer } => {
+                let _ = answer.send(spool.pending());
+            }
+            Request::Ack { through, answer } => {
+                let done = spool.ack(through);
+                tell(publish, &spool);
+                let _ = answer.send(done);
+            }
+            Request::Resume { acked, answer } => {
+                let done = spool.resume(acked);
+                tell(publish, &spool);
+                let _ = answer.send(done);
+            }
+            Request::Replace { number, reason, answer } => {
+                let done = spool.replace(number, reason);
+                tell(publish, &spool);
+                let _ = answer.send(done);
+            }
+            Request::Close => return,
+        }
+    }
+}
+
+fn tell(publish: &watch::Sender<Progress>, spool: &Spool) {
+    let progress = spool.progress();
+    publish.send_if_modified(|last| {
+        let changed = *last != progress;
+        *last = progress;
+        changed
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! One WebSocket to the relay: made, written and read with a limit on everything.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::{
+    SinkExt as _, StreamExt as _,
+    stream::{SplitSink, SplitStream},
+};
+use protocol::{
+    CloseCode,
+    codec::Frame as _,
+    frame::{FromWrapper, ToWrapper},
+    limits,
+};
+use reqwest::Url;
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+    tungstenite::{
+        self, Message, Utf8Bytes,
+        client::IntoClientRequest as _,
+        http::{HeaderValue, StatusCode, header},
+        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode as WireCloseCode},
+    },
+};
+
+use super::{LinkError, Token};
+
+/// Frames that wait to be written: what fits goes out with one flush.
+const FRAMES: usize = 16;
+/// A flush that takes longer has a dead peer.
+const WRITE: Duration = Duration::from_millis(limits::DEAD_MS);
+/// How long to wait for the other side's last words before the connection is dropped.
+const CLOSE: Duration = Duration::from_secs(1);
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Where the relay is, and how to get there. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint {
+    url: Url,
+    token: Token,
+    tls: Arc<ClientConfig>,
+}
+
+/// An open connection.
+pub(super) struct Connection {
+    reader: SplitStream<Socket>,
+    frames: mpsc::Sender<Message>,
+    /// Absent when it failed or is through.
+    writer: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+/// How a connection ended, by the peer's word if it gave one.
+pub(super) type Closed = Option<(CloseCode, String)>;
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub(super) enum Heard {
+    Text(Utf8Bytes),
+    /// A ping or a pong.
+    Alive,
+    /// There is room for a frame.
+    Room,
+    Closed(Closed),
+}
+
+impl Endpoint {
+    pub(super) fn new(relay: &str, token: Token) -> Result<Self, LinkError> {
+        let wrong = || LinkError::Url { url: relay.to_owned() };
+        let mut url = Url::parse(relay).map_err(|_| wrong())?;
+        let scheme = match url.scheme() {
+            "http" | "ws" => "ws",
+            "https" | "wss" => "wss",
+            _ => return Err(wrong()),
+        };
+        if url.host().is_none() || url.set_scheme(scheme).is_err() {
+            return Err(wrong());
+        }
+        url.set_query(None);
+        url.set_fragment(None);
+        let path = format!("{}/v1/ingest", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        Ok(Self { url, token, tls: Arc::new(tls(scheme == "wss")?) })
+    }
+
+    /// Connects. A refusal of the upgrade counts as a close with the code that goes with its status (§8).
+    pub(super) async fn connect(self) -> Result<Connection, Closed> {
+        let mut request = self.url.as_str().into_client_request().map_err(|error| refusal(&error))?;
+        let mut value = HeaderValue::try_from(format!("Bearer {}", self.token.reveal()))
+            .map_err(|_| Some((CloseCode::UNAUTHENTICATED, "the token holds what no header may hold".to_owned())))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(ToWrapper::MAX_BYTES))
+            .max_frame_size(Some(ToWrapper::MAX_BYTES))
+            .max_write_buffer_size(4 * FromWrapper::MAX_BYTES);
+        let connector = Connector::Rustls(self.tls);
+        let (socket, _) = connect_async_tls_with_config(request, Some(config), true, Some(connector))
+            .await
+            .map_err(|error| refusal(&error))?;
+        Ok(Connection::new(socket))
+    }
+}
+
+impl Connection {
+    fn new(socket: Socket) -> Self {
+        let (sink, reader) = socket.split();
+        let (frames, queue) = mpsc::channel(FRAMES);
+        Self { reader, frames, writer: Some(Box::pin(write(sink, queue))) }
+    }
+
+    /// Whether a frame may be handed in.
+    pub(super) fn has_room(&self) -> bool {
+        self.frames.capacity() > 0
+    }
+
+    /// Hands in a frame, which [`Self::next`] writes. False if there is no room.
+    pub(super) fn send(&self, frame: &FromWrapper) -> bool {
+        let text = Utf8Bytes::try_from(frame.encode()).expect("a frame is JSON, and JSON is UTF-8");
+        self.frames.try_send(Message::Text(text)).is_ok()
+    }
+
+    /// Writes and reads until something happened. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Heard {
+        let full = !self.has_room();
+        let written = async {
+            match &mut self.writer {
+                Some(writer) => writer.await,
+                None => std::future::pending().await,
+            }
+        };
+        let message = tokio::select! {
+            // What the peer said counts before a failed write does: its close code says why.
+            biased;
+            message = self.reader.next() => Some(message),
+            () = written => None,
+            Ok(_) = self.frames.reserve(), if full => return Heard::Room,
+        };
+        match message {
+            Some(message) => self.heard(message).await,
+            None => {
+                self.writer = None;
+                Heard::Closed(self.last_words().await)
+            }
+        }
+    }
+
+    /// Writes what was handed in, says why it closes, and waits a moment for the peer to do the same.
+    pub(super) async fn close(mut self, code: CloseCode, reason: &str) {
+        let frame = CloseFrame { code: WireCloseCode::from(code.0), reason: reason.into() };
+        let said = async {
+            let Some(writer) = self.writer.take() else { return };
+            if self.frames.try_send(Message::Close(Some(frame))).is_err() {
+                return;
+            }
+            // The writer ends when it has written all that was handed in.
+            drop(self.frames);
+            tokio::join!(writer, async { while let Some(Ok(_)) = self.reader.next().await {} });
+        };
+        // A peer that does not confirm is left behind: the connection goes when the socket is dropped.
+        let _ = timeout(2 * CLOSE, said).await;
+    }
+
+    async fn heard(&mut self, message: Option<Result<Message, tungstenite::Error>>) -> Heard {
+        match message {
+            Some(Ok(Message::Text(text))) => Heard::Text(text),
+            Some(Ok(Message::Close(frame))) => {
+                // Reading on sends the confirmation.
+                let _ = timeout(CLOSE, async { while let Some(Ok(_)) = self.reader.next().await {} }).await;
+                Heard::Closed(frame.map(|frame| (CloseCode(frame.code.into()), frame.reason.to_string())))
+            }
+            Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Heard::Alive,
+            Some(Err(error)) => {
+                tracing::debug!(%error, "the link broke");
+                Heard::Closed(None)
+            }
+            None => Heard::Closed(None),
+        }
+    }
+
+    async fn last_words(&mut self) -> Closed {
+        let close = async {
+            while let Some(Ok(message)) = self.reader.next().await {
+                if let Message::Close(Some(frame)) = message {
+                    return Some((CloseCode(frame.code.into()), frame.reason.to_string()));
+                }
+            }
+            None
+        };
+        timeout(CLOSE, close).await.unwrap_or_default()
+    }
+}
+
+/// Writes frames, as many as wait with one flush, until the connection fails, the peer takes nothing, or there are no more.
+async fn write(mut sink: SplitSink<Socket, Message>, mut frames: mpsc::Receiver<Message>) {
+    while let Some(first) = frames.recv().await {
+        let round = async {
+            sink.feed(first).await?;
+            while let Ok(frame) = frames.try_recv() {
+                sink.feed(frame).await?;
+            }
+            sink.flush().await
+        };
+        match timeout(WRITE, round).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return tracing::debug!(%error, "the link takes nothing any more"),
+            Err(_) => return tracing::debug!("the relay accepted no byte for 45 s"),
+        }
+    }
+}
+
+/// What a failed connect says.
+fn refusal(error: &tungstenite::Error) -> Closed {
+    if let tungstenite::Error::Http(response) = error {
+        let code = match response.status() {
+            StatusCode::BAD_REQUEST => CloseCode::BAD_REQUEST,
+            StatusCode::UNAUTHORIZED => CloseCode::UNAUTHENTICATED,
+            StatusCode::FORBIDDEN => CloseCode::FORBIDDEN,
+            _ => return None,
+        };
+        return Some((code, format!("the relay answered {}", response.status())));
+    }
+    tracing::debug!(%error, "the relay cannot be reached");
+    None
+}
+
+/// The system's root certificates where TLS is used; nothing is read from disk where it is not.
+fn tls(used: bool) -> Result<ClientConfig, LinkError> {
+    let failed = |source| LinkError::Tls { source };
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?;
+    let builder = if used {
+        builder.with_platform_verifier().map_err(failed)?
+    } else {
+        builder.with_root_certificates(RootCertStore::empty())
+    };
+    Ok(builder.with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_follows_the_relays_scheme_and_path() {
+        let url = |relay: &str| Endpoint::new(relay, Token::new("t")).unwrap().url.to_string();
+        assert_eq!(url("http://127.0.0.1:4280"), "ws://127.0.0.1:4280/v1/ingest");
+        assert_eq!(url("ws://127.0.0.1:4280/"), "ws://127.0.0.1:4280/v1/ingest");
+        assert_eq!(url("http://gastown.internal/town/?x=1"), "ws://gastown.internal/town/v1/ingest");
+    }
+
+    #[test]
+    fn what_is_no_url_of_a_relay_is_refused() {
+        for relay in ["", "gastown", "ftp://host/", "localhost:4280"] {
+            let refused = Endpoint::new(relay, Token::new("t"));
+            assert!(matches!(refused, Err(LinkError::Url { .. })), "{relay:?}");
+        }
+    }
+
+    #[test]
+    fn p19_a_token_is_not_shown() {
+        let endpoint = Endpoint::new("http://127.0.0.1:1", Token::new("canary")).unwrap();
+        assert!(!format!("{endpoint:?}").contains("canary"));
+    }
+}
