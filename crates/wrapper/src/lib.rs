@@ -14,14 +14,21 @@
 
 pub mod api;
 mod clock;
+mod coalesce;
 mod exit;
 mod guard;
 pub mod link;
 mod options;
 mod process_tree;
 pub mod outbox;
+mod recovery;
 pub mod runtime;
+mod session_tree;
 mod shutdown;
+mod supervisor;
+#[cfg(test)]
+mod testing;
+mod turn;
 mod wrapper;
 
 pub use clock::{Clock, Moment};

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use protocol::{AgentId, TownId};
 
-use crate::runtime::RuntimeKind;
+use crate::{link::Token, runtime::RuntimeKind};
 
 /// The arguments of a wrapper. The token comes from `GASTOWN_WRAPPER_TOKEN` or a file, never from an argument.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,6 +49,9 @@ pub struct Options {
     /// How fast a recording is played: a factor such as 4, `max`, or `step` (one event per prompt)
     #[arg(long, value_name = "X", default_value = "1")]
     pub speed: String,
+    /// Begin a recording again when it is through
+    #[arg(long)]
+    pub repeat: bool,
     /// Exit when the link has been down for so many seconds; without it, never
     #[arg(long, value_name = "SECONDS")]
     pub give_up_after: Option<u64>,
@@ -117,8 +120,25 @@ impl Options {
             scenario: None,
             recording: None,
             speed: "1".to_owned(),
+            repeat: false,
             give_up_after: None,
             guard_command: Vec::new(),
+        }
+    }
+
+    /// The wrapper token, from `--token-file` or `GASTOWN_WRAPPER_TOKEN`.
+    ///
+    /// # Errors
+    /// When there is none, or the file cannot be read.
+    pub(crate) fn token(&self) -> Result<Token, OptionsError> {
+        let text = match &self.token_file {
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|source| OptionsError::TokenFile { path: path.clone(), source })?,
+            None => std::env::var("GASTOWN_WRAPPER_TOKEN").unwrap_or_default(),
+        };
+        match text.trim() {
+            "" => Err(OptionsError::NoToken),
+            token => Ok(Token::new(token)),
         }
     }
 

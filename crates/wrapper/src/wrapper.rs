@@ -1,6 +1,29 @@
-//! The whole wrapper.
+//! The whole wrapper: what is set up before the agent's life begins, and what is put away after it.
 
-use crate::{Exit, Options, OptionsError, Shutdown, ShutdownLevel};
+mod book;
+mod commands;
+mod history;
+mod life;
+mod state_dir;
+
+use std::time::Duration;
+
+use protocol::{agent::Resumed, frame::RuntimeInfo, view::SessionView};
+use tokio::sync::{mpsc, watch};
+
+use self::{book::Book, life::Life, state_dir::StateDir};
+use crate::{
+    Clock, Exit, Options, OptionsError, Shutdown,
+    api::{Api, JobStatus},
+    link::{self, LinkConfig, LinkError},
+    outbox::{Outbox, OutboxError, OutboxLimits},
+    recovery,
+};
+
+/// How long the end waits for the relay to have everything.
+const FLUSH_FOR: Duration = Duration::from_secs(5);
+/// Requests of the local API that may wait.
+const API_REQUESTS: usize = 16;
 
 /// Why a wrapper could not run.
 #[derive(Debug, thiserror::Error)]
@@ -10,10 +33,32 @@ pub enum RunError {
     #[error(transparent)]
     Options(#[from] OptionsError),
     /// Its state dir cannot be used.
-    #[error("the state dir cannot be used: {doing}")]
+    #[error("the state dir cannot be used: it was about to {doing}")]
     StateDir {
         /// What it was about to do.
         doing: &'static str,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The folder that the agent is to work in cannot be used.
+    #[error("the folder {path} cannot be worked in")]
+    Directory {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The outbox cannot be used.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// The link cannot begin.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The local API cannot listen.
+    #[error("the local API cannot listen")]
+    Api {
         /// What the system says.
         #[source]
         source: std::io::Error,
@@ -25,8 +70,86 @@ pub enum RunError {
 /// # Errors
 /// When it cannot begin at all: wrong options, or a state dir that cannot be used. Whatever fails later is an event or
 /// an [`Exit`].
-pub async fn run(options: Options, mut shutdown: Shutdown) -> Result<Exit, RunError> {
-    let _runtime = options.runtime.build(&options)?;
-    shutdown.above(ShutdownLevel::None).await;
-    Ok(Exit::Done)
+pub async fn run(options: Options, shutdown: Shutdown) -> Result<Exit, RunError> {
+    let runtime = options.runtime.build(&options)?;
+    let token = options.token()?;
+    let clock = Clock::start();
+    let directory = options
+        .dir
+        .canonicalize()
+        .map_err(|source| RunError::Directory { path: options.dir.clone(), source })?;
+    let state = StateDir::open(&options.state_dir)?;
+    let outbox = {
+        let dir = state.path().join("outbox");
+        let opened = tokio::task::spawn_blocking(move || Outbox::open(dir, OutboxLimits::default())).await;
+        opened.expect("opening an outbox does not panic")?
+    };
+    let generation = state.next_generation(options.generation)?;
+    let link = link::spawn(
+        LinkConfig {
+            relay: options.relay.clone(),
+            token: token.clone(),
+            agent: options.agent.clone(),
+            town: options.town.clone(),
+            generation,
+            runtime: RuntimeInfo { name: runtime.name().to_owned(), version: String::new() },
+            seed: rand::random(),
+        },
+        outbox.clone(),
+        clock,
+    )?;
+    let (status, watched) = watch::channel(JobStatus::default());
+    let (asks, requests) = mpsc::channel(API_REQUESTS);
+    let api = Api::start(state.path(), watched, asks).await.map_err(|source| RunError::Api { source })?;
+
+    let said = history::recall(&outbox, &link.handle(), &options.relay, &options.agent, &token).await?;
+    let is_resumed = said.is_some();
+    let mut book = Book::new(said.unwrap_or_default(), outbox.clone(), clock);
+    if is_resumed {
+        set_right(&mut book, generation, clock).await;
+    }
+    let life = Life::new(
+        life::Setup { options, runtime, directory, state, generation, clock, status },
+        book,
+        link.handle(),
+        shutdown,
+    )?;
+    let (exit, link) = life.live(link, requests).await;
+    api.close().await;
+    if !matches!(exit, Exit::Superseded | Exit::Refused) && !link.handle().flush(FLUSH_FOR).await {
+        tracing::warn!("the relay does not have everything yet: the next run sends it");
+    }
+    link.close(bye(exit)).await;
+    outbox.close().await;
+    Ok(exit)
+}
+
+/// Closes what an earlier run left open, and says that the agent is taken up again.
+async fn set_right(book: &mut Book, generation: u64, clock: Clock) {
+    let broken = recovery::broken_off(book.view(), clock.timestamp());
+    let detail = (!broken.is_empty()).then(|| "the run before broke off".to_owned());
+    book.emit(broken).await;
+    book.say("wrapper.resumed", &Resumed { generation, detail }).await;
+}
+
+/// User messages that a fold knows.
+fn user_messages(view: &SessionView) -> Vec<String> {
+    let mut found = Vec::new();
+    for session in view.sessions() {
+        let of_users = |message: &&protocol::view::MessageView| {
+            message.info().is_some_and(|info| info.role == protocol::model::Role::User)
+        };
+        found.extend(session.messages().iter().filter(|m| of_users(m)).map(|message| message.id().to_string()));
+    }
+    found
+}
+
+fn bye(exit: Exit) -> &'static str {
+    match exit {
+        Exit::Done => "done",
+        Exit::AgentFailed => "the agent failed",
+        Exit::Superseded => "superseded",
+        Exit::Refused => "refused",
+        Exit::GaveUp => "the link was down for too long",
+    }
 }

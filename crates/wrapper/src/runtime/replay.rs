@@ -84,7 +84,7 @@ impl Replay {
             value: found,
             expected: "give a factor such as 4, `max` or `step`",
         })?;
-        Ok(Self::new(file).with_speed(speed))
+        Ok(Self::new(file).with_speed(speed).with_repeat(options.repeat))
     }
 
     /// Plays it at this speed.

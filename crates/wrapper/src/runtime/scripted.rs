@@ -58,7 +58,7 @@ mod diff;
 mod doing;
 mod emit;
 mod frame;
-pub(super) mod ids;
+pub(crate) mod ids;
 mod machine;
 mod play;
 mod scenario;

@@ -1,0 +1,175 @@
+//! The difference between what an agent server says by now and what was emitted.
+
+use std::collections::BTreeSet;
+
+use protocol::{
+    NewEvent, Timestamp,
+    view::{Ask, MessageView, PartView, SessionView},
+};
+use serde_json::{Value, json};
+
+use super::{cancelled, event, idle_status};
+use crate::{runtime::ServerState, session_tree::SessionTree};
+
+/// The events that bring the fold to what the server says: what is new or different, then what is gone, then asks and
+/// status.
+///
+/// A server stores a text only when it ends. A text that was streamed and has not ended there is therefore never replaced by the
+/// shorter one that the server has.
+pub(crate) fn catch_up(
+    view: &SessionView,
+    state: &ServerState,
+    tree: &mut SessionTree,
+    time: Timestamp,
+) -> Vec<NewEvent> {
+    let mut events = sessions(view, state, tree, time);
+    let mut there = BTreeSet::new();
+    for message in &state.messages {
+        events.extend(message_and_parts(view, message, tree, time, &mut there));
+    }
+    events.extend(removed_messages(view, state, tree, time, &there));
+    events.extend(asks(view, state, tree, time));
+    events.extend(statuses(view, state, tree, time));
+    events
+}
+
+fn sessions(view: &SessionView, state: &ServerState, tree: &mut SessionTree, time: Timestamp) -> Vec<NewEvent> {
+    let mut events = Vec::new();
+    for info in &state.sessions {
+        let Some(id) = text(info, "id") else { continue };
+        tree.learn(id, text(info, "parentID"));
+        if !tree.holds(id) {
+            continue;
+        }
+        let known = view.session(id).and_then(|session| session.raw_info());
+        if !known.is_some_and(|known| known.parse::<Value>().is_ok_and(|known| known == *info)) {
+            let kind = if known.is_some() { "session.updated" } else { "session.created" };
+            events.push(event(time, kind, id, &json!({ "sessionID": id, "info": info })));
+        }
+    }
+    events
+}
+
+fn message_and_parts(
+    view: &SessionView,
+    message: &Value,
+    tree: &SessionTree,
+    time: Timestamp,
+    there: &mut BTreeSet<String>,
+) -> Vec<NewEvent> {
+    let mut events = Vec::new();
+    let info = &message["info"];
+    let (Some(id), Some(session)) = (text(info, "id"), text(info, "sessionID")) else { return events };
+    if !tree.holds(session) {
+        return events;
+    }
+    there.insert(id.to_owned());
+    let known = view.message(id);
+    if !same(known.and_then(MessageView::raw_info), info) {
+        events.push(event(time, "message.updated", session, &json!({ "sessionID": session, "info": info })));
+    }
+    let no_parts = Vec::new();
+    let parts = message["parts"].as_array().unwrap_or(&no_parts);
+    for part in parts {
+        let Some(part_id) = text(part, "id") else { continue };
+        if known.and_then(|known| known.part(part_id)).is_none_or(|known| is_news(known, part)) {
+            events.push(event(time, "message.part.updated", session, &json!({ "sessionID": session, "part": part })));
+        }
+    }
+    let gone = |known: &&PartView| parts.iter().all(|part| text(part, "id") != Some(known.id()));
+    for part in known.into_iter().flat_map(MessageView::parts).filter(gone) {
+        let data = json!({ "sessionID": session, "messageID": id, "partID": &**part.id() });
+        events.push(event(time, "message.part.removed", session, &data));
+    }
+    events
+}
+
+/// Whether the server's part says something that was not emitted.
+fn is_news(known: &PartView, part: &Value) -> bool {
+    if let Some(streamed) = known.body().text_part() {
+        let ended = !part["time"]["end"].is_null();
+        let stored = text(part, "text").unwrap_or_default();
+        if !ended && stored.len() <= streamed.text.len() {
+            return false;
+        }
+    }
+    known.to_json() != *part
+}
+
+/// Messages of sessions that the server tells of, but which it no longer has.
+fn removed_messages(
+    view: &SessionView,
+    state: &ServerState,
+    tree: &SessionTree,
+    time: Timestamp,
+    there: &BTreeSet<String>,
+) -> Vec<NewEvent> {
+    let told: BTreeSet<&str> = state.sessions.iter().filter_map(|info| text(info, "id")).collect();
+    let mut events = Vec::new();
+    for session in view.sessions() {
+        if !told.contains(&**session.id()) || !tree.holds(session.id()) {
+            continue;
+        }
+        for message in session.messages() {
+            if !there.contains(&**message.id()) {
+                let data = json!({ "sessionID": &**session.id(), "messageID": &**message.id() });
+                events.push(event(time, "message.removed", session.id(), &data));
+            }
+        }
+    }
+    events
+}
+
+fn asks(view: &SessionView, state: &ServerState, tree: &SessionTree, time: Timestamp) -> Vec<NewEvent> {
+    let mut events = Vec::new();
+    let known: BTreeSet<String> = view.pending().iter().map(|ask| ask.key().as_str().to_owned()).collect();
+    let mut open = BTreeSet::new();
+    for (kind, name, asks) in
+        [("permission.asked", "permission", &state.permissions), ("question.asked", "question", &state.questions)]
+    {
+        for ask in asks {
+            let (Some(id), Some(session)) = (text(ask, "id"), text(ask, "sessionID")) else { continue };
+            if !tree.holds(session) {
+                continue;
+            }
+            let key = format!("{name}/{id}");
+            if !known.contains(&key) {
+                events.push(event(time, kind, session, ask));
+            }
+            open.insert(key);
+        }
+    }
+    for ask in view.pending() {
+        // What the network asks is not among what a server lists.
+        if !matches!(ask.ask, Ask::Network(_)) && !open.contains(ask.key().as_str()) {
+            events.push(cancelled(ask, time));
+        }
+    }
+    events
+}
+
+fn statuses(view: &SessionView, state: &ServerState, tree: &SessionTree, time: Timestamp) -> Vec<NewEvent> {
+    let mut events = Vec::new();
+    for (id, status) in &state.status {
+        let known = view.session(id).map(|session| serde_json::to_value(session.status()).unwrap_or_default());
+        if tree.holds(id) && known.as_ref() != Some(status) {
+            events.push(event(time, "session.status", id, &json!({ "sessionID": id, "status": status })));
+        }
+    }
+    for session in view.sessions() {
+        let is_idle = state.status.get(&**session.id()).is_none_or(|status| text(status, "type") == Some("idle"));
+        if is_idle && tree.holds(session.id()) && (session.is_turn_open() || session.status().is_busy()) {
+            events.push(idle_status(session.id(), time));
+            events.push(event(time, "session.idle", session.id(), &json!({ "sessionID": &**session.id() })));
+        }
+    }
+    events
+}
+
+fn same(known: Option<&protocol::RawData>, now: &Value) -> bool {
+    known.is_some_and(|known| known.parse::<Value>().is_ok_and(|known| known == *now))
+}
+
+fn text<'v>(value: &'v Value, field: &str) -> Option<&'v str> {
+    value.get(field)?.as_str()
+}

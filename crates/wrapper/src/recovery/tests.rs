@@ -1,0 +1,164 @@
+use protocol::{Seq, agent::State, view::Lifecycle};
+
+use super::*;
+use crate::{runtime::ServerState, session_tree::SessionTree};
+
+#[test]
+fn a_text_that_was_being_written_stays_as_far_as_it_came() {
+    let view = in_the_middle_of_a_turn();
+    let view = with(view.clone(), broken_off(&view, now()));
+    let part = view.part("m2", "p1").unwrap();
+    let text = part.body().text_part().unwrap();
+    assert_eq!((text.text.as_str(), text.is_interrupted()), ("Hello wor", true));
+    assert!(text.time.as_ref().is_some_and(|time| time.end.is_some()));
+    assert_eq!(part.to_json()["own"], "kept");
+}
+
+#[test]
+fn what_is_broken_off_comes_in_the_order_of_the_document() {
+    let events = broken_off(&in_the_middle_of_a_turn(), now());
+    let kinds: Vec<&str> = events.iter().map(|event| &*event.kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            "message.part.updated", // the text
+            "message.part.updated", // the tool
+            "message.updated",
+            "permission.replied",
+            "session.status",
+            "session.idle",
+        ]
+    );
+    assert!(events.iter().all(|event| event.session.as_deref() == Some("s")), "each names its session");
+}
+
+#[test]
+fn nothing_is_open_once_it_was_set_right() {
+    let view = in_the_middle_of_a_turn();
+    let view = with(view.clone(), broken_off(&view, now()));
+    assert!(view.pending().is_empty());
+    assert!(!view.session("s").unwrap().is_turn_open());
+    let tool = view.part("m2", "p2").unwrap().body().tool().unwrap();
+    assert_eq!(tool.state.word(), "error");
+    assert_eq!(broken_off(&view, now()), [], "there is nothing to set right a second time");
+}
+
+#[test]
+fn a_finished_turn_is_left_alone() {
+    let mut events = turn();
+    events.retain(|event| &*event.kind == "session.created" || event.data.json().contains(r#""role":"user""#));
+    let view = with(SessionView::default(), events);
+    assert_eq!(broken_off(&view, now()), []);
+}
+
+#[test]
+fn a_stored_text_does_not_replace_the_longer_one_that_was_streamed() {
+    let view = in_the_middle_of_a_turn();
+    let mut state = stored(&view);
+    state.messages[1]["parts"][0]["text"] = "".into();
+    assert_eq!(catch_up(&view, &state, &mut tree(), now()), []);
+}
+
+#[test]
+fn a_text_that_ended_meanwhile_is_taken_from_the_server() {
+    let view = in_the_middle_of_a_turn();
+    let mut state = stored(&view);
+    state.messages[1]["parts"][0]["text"] = "Hello world".into();
+    state.messages[1]["parts"][0]["time"]["end"] = 9.into();
+    let view = with(view.clone(), catch_up(&view, &state, &mut tree(), now()));
+    assert_eq!(view.part("m2", "p1").unwrap().body().text(), Some("Hello world"));
+}
+
+#[test]
+fn what_the_server_no_longer_has_is_removed() {
+    let view = in_the_middle_of_a_turn();
+    let mut state = stored(&view);
+    state.messages[1]["parts"].as_array_mut().unwrap().pop();
+    state.messages.remove(0);
+    let view = with(view.clone(), catch_up(&view, &state, &mut tree(), now()));
+    assert!(view.message("m1").is_none() && view.part("m2", "p2").is_none());
+    assert!(view.part("m2", "p1").is_some());
+}
+
+#[test]
+fn asks_and_status_become_those_of_the_server() {
+    let view = in_the_middle_of_a_turn();
+    let mut state = stored(&view);
+    state.permissions = vec![json!({ "id": "per_2", "sessionID": "s", "permission": "edit" })];
+    state.status.clear();
+    let view = with(view.clone(), catch_up(&view, &state, &mut tree(), now()));
+    let open: Vec<&str> = view.pending().iter().map(|ask| &*ask.id).collect();
+    assert_eq!(open, ["per_2"]);
+    assert!(!view.session("s").unwrap().is_turn_open());
+}
+
+#[test]
+fn sessions_of_others_are_not_caught_up_with() {
+    let view = in_the_middle_of_a_turn();
+    let mut state = stored(&view);
+    state.sessions.push(json!({ "id": "other" }));
+    state.messages.push(json!({ "info": { "id": "m9", "sessionID": "other", "role": "user" }, "parts": [] }));
+    assert_eq!(catch_up(&view, &state, &mut tree(), now()), []);
+}
+
+#[test]
+fn catching_up_twice_says_nothing_the_second_time() {
+    let empty = SessionView::default();
+    let state = stored(&in_the_middle_of_a_turn());
+    let view = with(empty.clone(), catch_up(&empty, &state, &mut tree(), now()));
+    assert_eq!(view.part("m2", "p1").unwrap().body().text(), Some("Hello wor"));
+    assert_eq!(catch_up(&view, &state, &mut tree(), now()), []);
+    assert_eq!(view.agent().lifecycle, Lifecycle::Running(State::Unknown), "the agent itself is another's concern");
+}
+
+/// A turn with a text half written, a tool that runs, and a permission that waits.
+fn in_the_middle_of_a_turn() -> SessionView {
+    with(SessionView::default(), turn())
+}
+
+fn turn() -> Vec<NewEvent> {
+    let of = |kind: &str, data: Value| event(Timestamp::from_unix_ms(1), kind, "s", &data);
+    vec![
+        of("session.created", json!({ "info": { "id": "s", "title": "t" } })),
+        of("message.updated", json!({ "info": { "id": "m1", "sessionID": "s", "role": "user", "time": { "created": 1 } } })),
+        of("session.status", json!({ "sessionID": "s", "status": { "type": "busy" } })),
+        of("message.updated", json!({ "info": { "id": "m2", "sessionID": "s", "role": "assistant", "time": { "created": 2 } } })),
+        of("message.part.updated", json!({ "part": { "id": "p1", "messageID": "m2", "sessionID": "s", "type": "text",
+            "text": "", "own": "kept", "time": { "start": 3 } } })),
+        of("message.part.delta", json!({ "messageID": "m2", "partID": "p1", "field": "text", "delta": "Hello wor" })),
+        of("message.part.updated", json!({ "part": { "id": "p2", "messageID": "m2", "sessionID": "s", "type": "tool",
+            "tool": "bash", "callID": "c", "state": { "status": "running", "input": {}, "time": { "start": 4 } } } })),
+        of("permission.asked", json!({ "id": "per_1", "sessionID": "s", "permission": "bash" })),
+    ]
+}
+
+/// What a server would say that has stored all of it.
+fn stored(view: &SessionView) -> ServerState {
+    let session = view.session("s").unwrap();
+    let message = |message: &&MessageView| {
+        let info: Value = message.raw_info().unwrap().parse().unwrap();
+        json!({ "info": info, "parts": message.parts().map(PartView::to_json).collect::<Vec<_>>() })
+    };
+    ServerState {
+        sessions: vec![session.raw_info().unwrap().parse().unwrap()],
+        messages: session.messages().iter().map(message).collect(),
+        status: Map::from_iter([("s".to_owned(), json!({ "type": "busy" }))]),
+        permissions: view.pending().iter().map(|ask| ask.raw.parse().unwrap()).collect(),
+        questions: Vec::new(),
+    }
+}
+
+fn with(mut view: SessionView, events: Vec<NewEvent>) -> SessionView {
+    for event in events {
+        view.apply(&event.at(Seq::new(view.seq().get() + 1)));
+    }
+    view
+}
+
+fn tree() -> SessionTree {
+    SessionTree::of_root("s")
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_unix_ms(99)
+}

@@ -1,0 +1,299 @@
+//! Turns of the root session and the prompts that wait for them (§7, §10).
+//!
+//! Pure: prompts, events and time go in, [`TurnOutput`]s come out of [`Turns::poll`].
+//!
+//! - One prompt at a time is in flight to the runtime: the next one goes only when its message was seen, or its turn is over. Agent
+//!   servers take prompts before they store them, and two quick ones may swap.
+//! - `queue` waits for the turn to be over, `boundary` goes while it runs, `interrupt` aborts it and then goes before all others.
+//! - An abort ends the turn that runs and drops what was queued behind it, which is told to whoever asked: somebody who says
+//!   stop does not mean "and then go on with the next".
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use protocol::{Delivery, NewEvent, Prompt, model::{Message, Role, SessionStatus}};
+use serde::Deserialize;
+
+use crate::Moment;
+
+/// How long a prompt that the runtime took may go unseen before the next one goes all the same.
+pub(crate) const PROMPT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long an aborted turn may go on before it counts as over all the same.
+pub(crate) const ABORT_PATIENCE: Duration = Duration::from_secs(10);
+/// Prompts that may wait.
+pub(crate) const QUEUE: usize = 64;
+
+/// Names a prompt within a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PromptNumber(u64);
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TurnOutput {
+    /// Hand this to the runtime, and say with [`Turns::taken`] what came of it.
+    Send(PromptNumber, Prompt),
+    /// Abort the turn that runs, for a prompt that interrupts it.
+    Abort,
+    /// An abort took this prompt out of the queue.
+    Dropped(PromptNumber),
+    /// The turn is over.
+    Over {
+        /// It was aborted.
+        aborted: bool,
+    },
+}
+
+/// The turns of one root session.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    root: String,
+    /// The runtime tells the user's messages, so that there is something to wait for.
+    paced: bool,
+    queue: VecDeque<(PromptNumber, Prompt)>,
+    sent: Option<Sent>,
+    /// The agent takes prompts.
+    ready: bool,
+    open: bool,
+    /// The server says itself when this turn closes.
+    says_close: bool,
+    /// Assistant messages of this turn that are not complete.
+    incomplete: BTreeSet<String>,
+    idles: u32,
+    aborting: Option<Moment>,
+    /// User messages seen: a late word about one of them (its diffs) opens no turn.
+    known: BTreeSet<String>,
+    numbers: u64,
+    out: VecDeque<TurnOutput>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    number: PromptNumber,
+    due: Moment,
+    opened: bool,
+}
+
+impl Turns {
+    /// No turn runs, and the agent takes no prompts before [`resume`](Self::resume). `known` are the user messages that are there already; `paced` is false for a runtime that does not tell
+    /// what users say.
+    pub(crate) fn new(root: &str, paced: bool, known: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            root: root.to_owned(),
+            paced,
+            queue: VecDeque::new(),
+            sent: None,
+            ready: false,
+            open: false,
+            says_close: false,
+            incomplete: BTreeSet::new(),
+            idles: 0,
+            aborting: None,
+            known: known.into_iter().collect(),
+            numbers: 0,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Takes a prompt; `None` if too many wait.
+    pub(crate) fn prompt(&mut self, now: Moment, prompt: Prompt) -> Option<PromptNumber> {
+        if self.queue.len() >= QUEUE {
+            return None;
+        }
+        self.numbers += 1;
+        let number = PromptNumber(self.numbers);
+        if prompt.delivery == Delivery::Interrupt {
+            if self.is_busy() && self.aborting.is_none() {
+                self.aborting = Some(now + ABORT_PATIENCE);
+                self.out.push_back(TurnOutput::Abort);
+            }
+            self.queue.push_front((number, prompt));
+        } else {
+            self.queue.push_back((number, prompt));
+        }
+        self.send_next(now);
+        Some(number)
+    }
+
+    /// The runtime took a prompt, or did not.
+    pub(crate) fn taken(&mut self, now: Moment, number: PromptNumber, ok: bool) {
+        if !ok && self.sent.as_ref().is_some_and(|sent| sent.number == number) {
+            self.sent = None;
+            self.send_next(now);
+        }
+    }
+
+    /// Whoever watches asked for the turn to be aborted. Returns whether one runs: the runtime is to be told in any case.
+    pub(crate) fn abort(&mut self, now: Moment) -> bool {
+        let dropped = self.queue.drain(..).map(|(number, _)| TurnOutput::Dropped(number));
+        self.out.extend(dropped);
+        if self.is_busy() && self.aborting.is_none() {
+            self.aborting = Some(now + ABORT_PATIENCE);
+        }
+        self.is_busy()
+    }
+
+    /// Takes an event of the agent's log.
+    pub(crate) fn event(&mut self, now: Moment, event: &NewEvent) {
+        if event.session.as_deref() != Some(self.root.as_str()) {
+            return;
+        }
+        match &*event.kind {
+            "session.turn.open" => {
+                self.opens();
+                self.says_close = true;
+            }
+            "session.status" => {
+                if event.data.parse().is_ok_and(|StatusOf { status }| status.is_busy()) {
+                    self.opens();
+                    self.idles = 0;
+                }
+            }
+            "session.idle" => self.idle(now),
+            "session.turn.close" => self.over(now),
+            "message.updated" => {
+                if let Ok(InfoOf { info }) = event.data.parse() {
+                    self.message(now, info);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Moment) {
+        if self.aborting.is_some_and(|due| due <= now) {
+            self.open = true;
+            self.over(now);
+        }
+        if self.sent.as_ref().is_some_and(|sent| sent.due <= now) {
+            self.sent = None;
+            self.send_next(now);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub(crate) fn due(&self) -> Option<Moment> {
+        self.aborting.into_iter().chain(self.sent.as_ref().map(|sent| sent.due)).min()
+    }
+
+    /// What is to be done next.
+    pub(crate) fn poll(&mut self) -> Option<TurnOutput> {
+        self.out.pop_front()
+    }
+
+    /// Whether a turn runs or is about to.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.open || self.sent.is_some()
+    }
+
+    /// The agent is gone: nothing runs. What is queued waits for the next one, or is taken with [`drop_queue`](Self::drop_queue).
+    pub(crate) fn reset(&mut self, root: &str) {
+        root.clone_into(&mut self.root);
+        self.ready = false;
+        self.open = false;
+        self.sent = None;
+        self.aborting = None;
+        self.says_close = false;
+        self.incomplete.clear();
+        self.idles = 0;
+    }
+
+    /// The agent takes prompts: sends what waited for that.
+    pub(crate) fn resume(&mut self, now: Moment) {
+        self.ready = true;
+        self.send_next(now);
+    }
+
+    /// Takes everything out of the queue.
+    pub(crate) fn drop_queue(&mut self) -> Vec<PromptNumber> {
+        self.queue.drain(..).map(|(number, _)| number).collect()
+    }
+
+    fn message(&mut self, now: Moment, info: Message) {
+        match info.role {
+            Role::User => {
+                if self.known.insert(info.id) {
+                    self.opens();
+                    self.sent = None;
+                    self.send_next(now);
+                }
+            }
+            Role::Assistant => {
+                if info.time.completed.is_some() {
+                    self.incomplete.remove(&info.id);
+                } else {
+                    self.incomplete.insert(info.id);
+                    self.opens();
+                }
+            }
+            Role::Unknown | _ => {}
+        }
+    }
+
+    /// Errors and aborts give two idles, and the message is complete only before the second one.
+    fn idle(&mut self, now: Moment) {
+        if !self.open {
+            return;
+        }
+        self.idles += 1;
+        let over = if self.says_close { self.idles > 2 } else { self.incomplete.is_empty() || self.idles > 1 };
+        if over {
+            self.over(now);
+        }
+    }
+
+    fn opens(&mut self) {
+        self.open = true;
+        if let Some(sent) = &mut self.sent {
+            sent.opened = true;
+        }
+    }
+
+    fn over(&mut self, now: Moment) {
+        if !self.open {
+            return;
+        }
+        self.open = false;
+        self.says_close = false;
+        self.incomplete.clear();
+        self.idles = 0;
+        if self.sent.as_ref().is_some_and(|sent| sent.opened) {
+            self.sent = None;
+        }
+        let aborted = self.aborting.take().is_some();
+        self.out.push_back(TurnOutput::Over { aborted });
+        self.send_next(now);
+    }
+
+    fn send_next(&mut self, now: Moment) {
+        while self.ready && (self.sent.is_none() || !self.paced) {
+            let may_go = |(_, prompt): &(PromptNumber, Prompt)| {
+                !self.paced || !self.open || (prompt.delivery == Delivery::Boundary && self.aborting.is_none())
+            };
+            let Some((number, prompt)) =
+                self.queue.iter().position(may_go).and_then(|at| self.queue.remove(at))
+            else {
+                return;
+            };
+            if self.paced {
+                self.sent = Some(Sent { number, due: now + PROMPT_PATIENCE, opened: false });
+            }
+            self.out.push_back(TurnOutput::Send(number, prompt));
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct StatusOf {
+    status: SessionStatus,
+}
+
+#[derive(Deserialize)]
+struct InfoOf {
+    info: Message,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+use protocol::{RawData, Timestamp};
+use serde_json::{Value, json};
+
+use super::*;
+
+#[test]
+fn a_prompt_goes_at_once_when_nothing_runs() {
+    let mut turns = turns();
+    let number = turns.prompt(Moment::START, prompt("a", Delivery::Queue)).unwrap();
+    assert_eq!(drain(&mut turns), [TurnOutput::Send(number, prompt("a", Delivery::Queue))]);
+    assert!(turns.is_busy(), "its turn is about to begin");
+}
+
+#[test]
+fn a_queued_prompt_waits_for_the_turn_to_be_over() {
+    let mut turns = running();
+    turns.prompt(Moment::START, prompt("b", Delivery::Queue));
+    assert_eq!(drain(&mut turns), []);
+    feed(&mut turns, &[assistant("a1", true), idle("root")]);
+    assert_eq!(sent(&drain(&mut turns)), ["b"]);
+}
+
+#[test]
+fn a_prompt_for_the_next_step_goes_once_the_one_before_was_seen() {
+    let mut turns = turns();
+    turns.prompt(Moment::START, prompt("a", Delivery::Queue));
+    turns.prompt(Moment::START, prompt("b", Delivery::Boundary));
+    assert_eq!(sent(&drain(&mut turns)), ["a"]);
+    feed(&mut turns, &[user("u1")]);
+    assert_eq!(sent(&drain(&mut turns)), ["b"]);
+}
+
+#[test]
+fn an_interrupting_prompt_aborts_the_turn_and_goes_before_what_is_queued() {
+    let mut turns = running();
+    turns.prompt(Moment::START, prompt("b", Delivery::Queue));
+    turns.prompt(Moment::START, prompt("c", Delivery::Interrupt));
+    assert_eq!(drain(&mut turns), [TurnOutput::Abort]);
+    feed(&mut turns, &[idle("root")]);
+    assert_eq!(drain(&mut turns), [], "the message is complete only before the second idle");
+    feed(&mut turns, &[assistant("a1", true), idle("root")]);
+    let out = drain(&mut turns);
+    assert_eq!((&out[0], sent(&out)), (&TurnOutput::Over { aborted: true }, vec!["c".to_owned()]));
+    feed(&mut turns, &[user("u2"), busy("root"), idle("root")]);
+    assert_eq!(sent(&drain(&mut turns)), ["b"]);
+}
+
+#[test]
+fn an_abort_drops_what_is_queued_and_says_so() {
+    let mut turns = running();
+    let number = turns.prompt(Moment::START, prompt("b", Delivery::Queue)).unwrap();
+    assert!(turns.abort(Moment::START));
+    assert_eq!(drain(&mut turns), [TurnOutput::Dropped(number)]);
+    feed(&mut turns, &[assistant("a1", true), idle("root")]);
+    assert_eq!(drain(&mut turns), [TurnOutput::Over { aborted: true }]);
+}
+
+#[test]
+fn an_abort_that_the_server_does_not_answer_ends_the_turn_after_a_while() {
+    let mut turns = running();
+    turns.abort(Moment::START);
+    assert_eq!(turns.due(), Some(Moment::START + ABORT_PATIENCE));
+    turns.handle_timeout(Moment::START + ABORT_PATIENCE);
+    assert_eq!(drain(&mut turns), [TurnOutput::Over { aborted: true }]);
+    assert!(!turns.is_busy());
+}
+
+#[test]
+fn a_childs_idle_is_not_the_end_of_the_turn() {
+    let mut turns = running();
+    feed(&mut turns, &[assistant("a1", true), idle("child")]);
+    assert!(turns.is_busy());
+}
+
+#[test]
+fn a_server_that_says_when_a_turn_closes_is_waited_for() {
+    let mut turns = turns();
+    feed(&mut turns, &[user("u1"), event("root", "session.turn.open", json!({})), assistant("a1", true), idle("root")]);
+    assert!(turns.is_busy());
+    feed(&mut turns, &[event("root", "session.turn.close", json!({ "reason": "completed" }))]);
+    assert!(!turns.is_busy());
+}
+
+#[test]
+fn a_late_word_about_the_users_message_opens_no_turn() {
+    let mut turns = running();
+    feed(&mut turns, &[assistant("a1", true), idle("root"), user("u1")]);
+    assert!(!turns.is_busy());
+}
+
+#[test]
+fn a_prompt_that_failed_lets_the_next_one_go() {
+    let mut turns = turns();
+    let first = turns.prompt(Moment::START, prompt("a", Delivery::Queue)).unwrap();
+    turns.prompt(Moment::START, prompt("b", Delivery::Queue));
+    drain(&mut turns);
+    turns.taken(Moment::START, first, false);
+    assert_eq!(sent(&drain(&mut turns)), ["b"]);
+}
+
+#[test]
+fn a_prompt_that_is_never_seen_lets_the_next_one_go_after_a_while() {
+    let mut turns = turns();
+    turns.prompt(Moment::START, prompt("a", Delivery::Queue));
+    turns.prompt(Moment::START, prompt("b", Delivery::Queue));
+    drain(&mut turns);
+    turns.handle_timeout(Moment::START + PROMPT_PATIENCE);
+    assert_eq!(sent(&drain(&mut turns)), ["b"]);
+}
+
+#[test]
+fn a_queue_has_an_end() {
+    let mut turns = running();
+    for _ in 0..QUEUE {
+        assert!(turns.prompt(Moment::START, prompt("x", Delivery::Queue)).is_some());
+    }
+    assert_eq!(turns.prompt(Moment::START, prompt("x", Delivery::Queue)), None);
+}
+
+#[test]
+fn a_recording_takes_every_step_at_once() {
+    let mut turns = Turns::new("root", false, []);
+    turns.resume(Moment::START);
+    for text in ["1", "2"] {
+        turns.prompt(Moment::START, prompt(text, Delivery::Queue));
+    }
+    assert_eq!(sent(&drain(&mut turns)), ["1", "2"]);
+}
+
+#[test]
+fn a_prompt_waits_for_the_agent_to_be_there() {
+    let mut turns = Turns::new("root", true, []);
+    turns.prompt(Moment::START, prompt("a", Delivery::Queue));
+    assert_eq!(drain(&mut turns), []);
+    turns.resume(Moment::START);
+    assert_eq!(sent(&drain(&mut turns)), ["a"]);
+}
+
+/// A session whose first turn runs.
+fn running() -> Turns {
+    let mut turns = turns();
+    feed(&mut turns, &[user("u1"), busy("root"), assistant("a1", false)]);
+    turns
+}
+
+fn turns() -> Turns {
+    let mut turns = Turns::new("root", true, []);
+    turns.resume(Moment::START);
+    turns
+}
+
+fn feed(turns: &mut Turns, events: &[NewEvent]) {
+    for event in events {
+        turns.event(Moment::START, event);
+    }
+}
+
+fn drain(turns: &mut Turns) -> Vec<TurnOutput> {
+    std::iter::from_fn(|| turns.poll()).collect()
+}
+
+fn sent(out: &[TurnOutput]) -> Vec<String> {
+    let text = |output: &TurnOutput| if let TurnOutput::Send(_, prompt) = output { prompt.text.clone() } else { None };
+    out.iter().filter_map(text).collect()
+}
+
+fn prompt(text: &str, delivery: Delivery) -> Prompt {
+    Prompt { text: Some(text.to_owned()), delivery, ..Prompt::default() }
+}
+
+fn user(id: &str) -> NewEvent {
+    event("root", "message.updated", json!({ "info": { "id": id, "role": "user", "time": { "created": 1 } } }))
+}
+
+fn assistant(id: &str, completed: bool) -> NewEvent {
+    let time = if completed { json!({ "created": 1, "completed": 2 }) } else { json!({ "created": 1 }) };
+    event("root", "message.updated", json!({ "info": { "id": id, "role": "assistant", "time": time } }))
+}
+
+fn busy(session: &str) -> NewEvent {
+    event(session, "session.status", json!({ "status": { "type": "busy" } }))
+}
+
+fn idle(session: &str) -> NewEvent {
+    event(session, "session.idle", json!({}))
+}
+
+fn event(session: &str, kind: &str, data: Value) -> NewEvent {
+    let data = RawData::of(&data).unwrap();
+    NewEvent { time: Timestamp::from_unix_ms(0), kind: kind.into(), session: Some(session.into()), data }
+}

@@ -1,0 +1,87 @@
+//! What the wrapper has said: every event goes through here, into the wrapper's own fold and into the outbox.
+
+use std::time::Duration;
+
+use protocol::{NewEvent, Seq, view::SessionView};
+use serde::Serialize;
+
+use crate::{Clock, Moment, outbox::Outbox};
+
+/// How long after the disk failed it is tried again.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// The fold of what was emitted, and the way out.
+#[derive(Debug)]
+pub(super) struct Book {
+    view: SessionView,
+    outbox: Outbox,
+    clock: Clock,
+    /// Events that the disk did not take.
+    refused: Vec<NewEvent>,
+    retry: Option<Moment>,
+}
+
+impl Book {
+    /// Goes on from what an earlier run said.
+    pub(super) fn new(view: SessionView, outbox: Outbox, clock: Clock) -> Self {
+        Self { view, outbox, clock, refused: Vec::new(), retry: None }
+    }
+
+    /// What was said by now.
+    pub(super) fn view(&self) -> &SessionView {
+        &self.view
+    }
+
+    /// Says these events. Returns when they survive the wrapper's death; while the outbox is full that may take a while.
+    pub(super) async fn emit(&mut self, events: Vec<NewEvent>) {
+        for event in &events {
+            self.view.apply(&event.clone().at(Seq::new(self.view.seq().get() + 1)));
+        }
+        self.refused.extend(events);
+        if self.retry.is_none() {
+            self.push().await;
+        }
+    }
+
+    /// Says an event of the wrapper's own.
+    pub(super) async fn say(&mut self, kind: &str, data: &impl Serialize) {
+        let event = NewEvent::of(self.clock.timestamp(), kind, data).expect("payloads of the wrapper's own serialise");
+        self.emit(vec![event]).await;
+    }
+
+    /// Events that wait for the relay, and their bytes.
+    pub(super) fn depth(&self) -> (u64, u64) {
+        self.outbox.depth()
+    }
+
+    /// Whether the disk does not take what was said: nothing more is to be read from the agent until it does.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.retry.is_some()
+    }
+
+    /// Does what is due.
+    pub(super) async fn handle_timeout(&mut self, now: Moment) {
+        if self.retry.is_some_and(|due| due <= now) {
+            self.push().await;
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub(super) fn due(&self) -> Option<Moment> {
+        self.retry
+    }
+
+    async fn push(&mut self) {
+        self.retry = None;
+        if self.refused.is_empty() {
+            return;
+        }
+        match self.outbox.push(self.refused.clone()).await {
+            Ok(()) => self.refused.clear(),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the outbox does not take events");
+                self.retry = Some(self.clock.now() + DISK_RETRY);
+            }
+        }
+    }
+}

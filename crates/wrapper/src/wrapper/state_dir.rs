@@ -1,0 +1,84 @@
+//! What a wrapper keeps on disk beside its outbox: its generation and the session it goes on with.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::RunError;
+
+/// A folder that belongs to one agent's wrapper.
+#[derive(Debug)]
+pub(super) struct StateDir(PathBuf);
+
+impl StateDir {
+    /// Makes the folder if it is not there.
+    pub(super) fn open(path: &Path) -> Result<Self, RunError> {
+        fs::create_dir_all(path).map_err(doing("make the folder"))?;
+        Ok(Self(path.canonicalize().map_err(doing("find the folder"))?))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// This run's generation: the one that was asked for, else one more than the last run's. It is kept before it is used.
+    pub(super) fn next_generation(&self, asked: Option<u64>) -> Result<u64, RunError> {
+        let last: u64 = self.read("generation")?.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let generation = asked.unwrap_or(last + 1);
+        self.write("generation", &generation.to_string()).map_err(doing("keep the generation"))?;
+        Ok(generation)
+    }
+
+    /// The session of the last run.
+    pub(super) fn session(&self) -> Result<Option<String>, RunError> {
+        self.read("session")
+    }
+
+    /// Keeps the session for the next run.
+    pub(super) fn keep_session(&self, session: &str) -> io::Result<()> {
+        self.write("session", session)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<String>, RunError> {
+        match fs::read_to_string(self.0.join(name)) {
+            Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(RunError::StateDir { doing: "read what the last run kept", source }),
+        }
+    }
+
+    /// Whole or not at all: a wrapper may die at any time.
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let draft = self.0.join(format!("{name}.new"));
+        fs::write(&draft, text)?;
+        fs::File::open(&draft)?.sync_all()?;
+        fs::rename(&draft, self.0.join(name))?;
+        fs::File::open(&self.0)?.sync_all()
+    }
+}
+
+fn doing(doing: &'static str) -> impl Fn(io::Error) -> RunError {
+    move |source| RunError::StateDir { doing, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_run_has_a_higher_generation() {
+        let folder = tempfile::tempdir().unwrap();
+        let next = |asked| StateDir::open(folder.path()).unwrap().next_generation(asked).unwrap();
+        assert_eq!([next(None), next(None), next(Some(7)), next(None)], [1, 2, 7, 8]);
+    }
+
+    #[test]
+    fn the_session_is_kept_for_the_next_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&folder.path().join("new")).unwrap();
+        assert_eq!(state.session().unwrap(), None);
+        state.keep_session("ses_1").unwrap();
+        assert_eq!(StateDir::open(state.path()).unwrap().session().unwrap().as_deref(), Some("ses_1"));
+    }
+}
