@@ -8,10 +8,7 @@ use std::{
     ffi::OsString,
     fs::File,
     io,
-    os::{
-        fd::AsFd,
-        unix::process::CommandExt as _,
-    },
+    os::{fd::AsFd, unix::process::CommandExt as _},
     process::{Command, Stdio},
     time::Duration,
 };

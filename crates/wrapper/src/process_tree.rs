@@ -60,7 +60,10 @@ impl Process {
     /// Waits until it has ended.
     pub(crate) async fn gone(self) {
         let Some(handle) = self.open() else { return };
-        #[expect(deprecated, reason = "its successor is unsafe, and an owned descriptor is what makes this one sound")]
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe, and an owned descriptor is what makes this one sound"
+        )]
         let handle = AsyncFd::with_interest(handle, Interest::READABLE);
         if let Ok(handle) = handle {
             // An error here is one of the event queue: it ends the waiting, and whoever waits looks again.
@@ -85,13 +88,16 @@ impl Tree {
     /// Its processes that live.
     pub(crate) fn members(&self) -> BTreeSet<Process> {
         let entries = snapshot();
-        let mut members: BTreeSet<Process> = self.mark.iter().flat_map(|mark| marked(&entries, mark)).collect();
+        let mut members: BTreeSet<Process> =
+            self.mark.iter().flat_map(|mark| marked(&entries, mark)).collect();
         members.extend(self.root.filter(|root| entries.iter().any(|entry| entry.process == *root)));
         // Parents have any pid, higher ones too: again until a round finds nobody else.
         loop {
             let pids: BTreeSet<i32> = members.iter().map(|member| member.pid).collect();
             let before = members.len();
-            members.extend(entries.iter().filter(|entry| pids.contains(&entry.parent)).map(|entry| entry.process));
+            members.extend(
+                entries.iter().filter(|entry| pids.contains(&entry.parent)).map(|entry| entry.process),
+            );
             if members.len() == before {
                 break;
             }
@@ -184,8 +190,9 @@ fn snapshot() -> Vec<Entry> {
 fn marked(entries: &[Entry], mark: &str) -> Vec<Process> {
     let variable = format!("{MARK}={mark}");
     let bears = |entry: &&Entry| {
-        fs::read(format!("/proc/{}/environ", entry.process.pid))
-            .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|pair| pair == variable.as_bytes()))
+        fs::read(format!("/proc/{}/environ", entry.process.pid)).is_ok_and(|environment| {
+            environment.split(|byte| *byte == 0).any(|pair| pair == variable.as_bytes())
+        })
     };
     entries.iter().filter(bears).map(|entry| entry.process).collect()
 }

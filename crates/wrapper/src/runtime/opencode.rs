@@ -100,7 +100,8 @@ impl AgentServer {
         let variable = |suffix: &str| self.variable(&self.flavour.variable(suffix));
         Login {
             username: variable("SERVER_USERNAME").unwrap_or_else(|| self.flavour.name().to_owned()),
-            password: variable("SERVER_PASSWORD").unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string()),
+            password: variable("SERVER_PASSWORD")
+                .unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string()),
         }
     }
 }
@@ -164,8 +165,9 @@ impl AgentServer {
             let api = Api::new(&url, &login, directory).map_err(|error| error.to_string())?;
             let version = healthy(&api).await;
             let stream = api.subscribe().await.map_err(|error| format!("{name} gives no events: {error}"))?;
-            let (session, resumed) =
-                open_session(&api, resume).await.map_err(|error| format!("{name} gives no session: {error}"))?;
+            let (session, resumed) = open_session(&api, resume)
+                .await
+                .map_err(|error| format!("{name} gives no session: {error}"))?;
             Ok(Ready { api, url, login, version, stream, session, resumed })
         };
         tokio::select! {
@@ -240,7 +242,9 @@ async fn open_session(api: &Api, resume: Option<&str>) -> Result<(String, bool),
         match api.get(&["session", id]).await {
             // Events come by folder: a session of another one would stay silent.
             Ok(session) if session["directory"] == api.directory() => return Ok((id.to_owned(), true)),
-            Ok(_) => tracing::warn!(session = id, "the session belongs to another folder: a new one is begun"),
+            Ok(_) => {
+                tracing::warn!(session = id, "the session belongs to another folder: a new one is begun")
+            }
             Err(ApiError::Status { status: 400 | 404, .. }) => {
                 tracing::warn!(session = id, "the session is not there any more: a new one is begun");
             }

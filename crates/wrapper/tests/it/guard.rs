@@ -37,7 +37,8 @@ async fn p16_nothing_is_left_when_the_guards_parent_is_killed() {
         family = FAMILY.replace('\'', r"'\''"),
     );
     let mut parent = Command::new("sh");
-    let mut parent = parent.args(["-c", &script]).stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+    let mut parent =
+        parent.args(["-c", &script]).stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
     let (family, _) = family_of(&mut parent).await;
     let parent_pid = Pid::from_raw(parent.id().unwrap().cast_signed()).unwrap();
     kill_process(parent_pid, Signal::KILL).unwrap();
@@ -110,8 +111,11 @@ impl Family {
     }
 }
 
-async fn is_gone(handle: OwnedFd) {
-    #[expect(deprecated, reason = "its successor is unsafe, and an owned descriptor is what makes this one sound")]
+pub(crate) async fn is_gone(handle: OwnedFd) {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, and an owned descriptor is what makes this one sound"
+    )]
     let handle = AsyncFd::new(handle).unwrap();
     drop(timeout(Duration::from_secs(30), handle.readable()).await.expect("the process ends").unwrap());
 }

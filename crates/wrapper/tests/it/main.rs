@@ -1,3 +1,4 @@
 //! The wrapper with real processes and sockets.
 
 mod guard;
+mod opencode;

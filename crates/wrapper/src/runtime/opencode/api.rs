@@ -71,17 +71,19 @@ impl ApiError {
 impl Api {
     pub(super) fn new(base: &str, login: &Login, directory: &Path) -> Result<Self, ApiError> {
         // The server is on loopback and speaks plain HTTP: no certificate is read, no proxy is asked.
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| ApiError::NoAnswer { message: error.to_string() })?
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
+        let tls =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(|error| ApiError::NoAnswer { message: error.to_string() })?
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
         let http = Client::builder()
             .tls_backend_preconfigured(tls)
             .no_proxy()
             .build()
             .map_err(|error| ApiError::of(&error))?;
-        let directory = directory.to_str().ok_or(ApiError::Shape { what: "the work folder's name is not UTF-8" })?;
+        let directory =
+            directory.to_str().ok_or(ApiError::Shape { what: "the work folder's name is not UTF-8" })?;
         Ok(Self { http, base: base.into(), login: Arc::new(login.clone()), directory: directory.into() })
     }
 
@@ -95,7 +97,10 @@ impl Api {
         let answer = timeout(HEALTH, self.get(&["global", "health"]))
             .await
             .map_err(|_| ApiError::NoAnswer { message: format!("within {} s", HEALTH.as_secs()) })??;
-        answer["version"].as_str().map(str::to_owned).ok_or(ApiError::Shape { what: "a health without a version" })
+        answer["version"]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or(ApiError::Shape { what: "a health without a version" })
     }
 
     /// Asks for something; the path in its segments.
@@ -131,7 +136,9 @@ impl Api {
                 None => Err(ApiError::NoAnswer { message: "the event stream ended at once".to_owned() }),
             }
         };
-        let late = |_| ApiError::NoAnswer { message: format!("the event stream did not begin within {} s", ANSWER.as_secs()) };
+        let late = |_| ApiError::NoAnswer {
+            message: format!("the event stream did not begin within {} s", ANSWER.as_secs()),
+        };
         timeout(ANSWER, connected).await.map_err(late)?
     }
 
@@ -154,18 +161,23 @@ impl Api {
         let bytes = response.bytes().await.map_err(|error| ApiError::of(&error))?;
         match (bytes.is_empty(), json) {
             (true, _) => Ok(Value::Null),
-            (false, true) => {
-                serde_json::from_slice(&bytes).map_err(|_| ApiError::Shape { what: "no JSON where JSON was said to be" })
-            }
+            (false, true) => serde_json::from_slice(&bytes)
+                .map_err(|_| ApiError::Shape { what: "no JSON where JSON was said to be" }),
             // opencode answers paths that it does not know with its web page, and with 200.
-            (false, false) => Err(ApiError::Shape { what: "a page: this version of the server does not know the call" }),
+            (false, false) => {
+                Err(ApiError::Shape { what: "a page: this version of the server does not know the call" })
+            }
         }
     }
 
     fn request(&self, method: Method, path: &[&str]) -> Result<reqwest::RequestBuilder, ApiError> {
-        let mut url: reqwest::Url = self.base.parse().map_err(|_| ApiError::Shape { what: "the server's URL" })?;
+        let mut url: reqwest::Url =
+            self.base.parse().map_err(|_| ApiError::Shape { what: "the server's URL" })?;
         // Segments, so that no id, whatever is in it, reaches another path.
-        url.path_segments_mut().map_err(|()| ApiError::Shape { what: "the server's URL" })?.clear().extend(path);
+        url.path_segments_mut()
+            .map_err(|()| ApiError::Shape { what: "the server's URL" })?
+            .clear()
+            .extend(path);
         let request = self.http.request(method, url).query(&[("directory", &*self.directory)]);
         Ok(request.basic_auth(&self.login.username, Some(&self.login.password)))
     }
@@ -198,7 +210,10 @@ mod tests {
     #[test]
     fn a_refusal_is_told_in_the_servers_words() {
         let said = [
-            (r#"{"name":"NotFoundError","data":{"message":"Session not found: ses_nope"}}"#, "Session not found: ses_nope"),
+            (
+                r#"{"name":"NotFoundError","data":{"message":"Session not found: ses_nope"}}"#,
+                "Session not found: ses_nope",
+            ),
             (r#"{"_tag":"PermissionNotFoundError","message":"gone"}"#, "gone"),
             ("plain", "plain"),
             ("", ""),
@@ -213,7 +228,10 @@ mod tests {
         let login = Login { username: "u".into(), password: "p".into() };
         let api = Api::new("http://127.0.0.1:1", &login, Path::new("/work folder")).unwrap();
         let request = api.request(Method::GET, &["session", "../config?x=1"]).unwrap().build().unwrap();
-        assert_eq!(request.url().as_str(), "http://127.0.0.1:1/session/..%2Fconfig%3Fx=1?directory=%2Fwork+folder");
+        assert_eq!(
+            request.url().as_str(),
+            "http://127.0.0.1:1/session/..%2Fconfig%3Fx=1?directory=%2Fwork+folder"
+        );
     }
 
     #[test]

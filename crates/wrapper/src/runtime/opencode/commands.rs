@@ -55,10 +55,16 @@ impl AgentControl for Control {
             }
             Command::Slash { name, arguments } => self.slash(name, arguments).await?,
             Command::Revert { message_id } => {
-                let body = json!({ "messageID": message_id });
-                self.post(&["session", session, "revert"], &body, &format!("the message {message_id}")).await?;
+                let what = format!("the message {message_id}");
+                // The server takes any id, and does nothing for one that it does not know.
+                let message = self.api.get(&["session", session, "message", &message_id]).await;
+                message.map_err(|error| refused(error, &what))?;
+                self.post(&["session", session, "revert"], &json!({ "messageID": message_id }), &what)
+                    .await?;
             }
-            Command::Stop { .. } | Command::Ping | _ => return Err(CommandError::Unsupported { what: "do that" }),
+            Command::Stop { .. } | Command::Ping | _ => {
+                return Err(CommandError::Unsupported { what: "do that" });
+            }
         }
         Ok(None)
     }
@@ -116,7 +122,9 @@ impl Control {
 
     async fn slash(&self, name: String, arguments: String) -> Result<(), CommandError> {
         let commands = self.api.get(&["command"]).await.map_err(|error| refused(error, "the commands"))?;
-        let known = commands.as_array().is_some_and(|list| list.iter().any(|command| command["name"] == name.as_str()));
+        let known = commands
+            .as_array()
+            .is_some_and(|list| list.iter().any(|command| command["name"] == name.as_str()));
         if !known {
             return Err(CommandError::NotFound { what: format!("the command /{name}") });
         }
@@ -147,7 +155,8 @@ fn prompt_body(prompt: Prompt) -> Value {
     parts.extend(prompt.text.map(|text| json!({ "type": "text", "text": text })));
     parts.extend(prompt.parts.unwrap_or_default());
     let mut body = Map::from_iter([("parts".to_owned(), Value::Array(parts))]);
-    let model = prompt.model.map(|model| json!({ "providerID": model.provider_id, "modelID": model.model_id }));
+    let model =
+        prompt.model.map(|model| json!({ "providerID": model.provider_id, "modelID": model.model_id }));
     let optional = [
         ("model", model),
         ("agent", prompt.agent.map(Value::from)),

@@ -52,7 +52,10 @@ impl Flavour {
         };
         let mut places = vec![given.to_owned()];
         // The platform's own binary first: the one in .bin is a script that needs Node.
-        places.extend(self.platform_packages().map(|package| given.join("node_modules").join(package).join("bin").join(name)));
+        places.extend(
+            self.platform_packages()
+                .map(|package| given.join("node_modules").join(package).join("bin").join(name)),
+        );
         places.push(given.join("node_modules/.bin").join(name));
         places.into_iter().find(|file| file.is_file()).and_then(|file| std::path::absolute(file).ok()).ok_or_else(|| {
             super::failed(format!(
@@ -77,7 +80,9 @@ impl Flavour {
             Self::Kilo => "@kilocode/cli",
         };
         let processor = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
-        ["", "-baseline", "-musl"].into_iter().map(move |variant| format!("{base}-linux-{processor}{variant}"))
+        ["", "-baseline", "-musl"]
+            .into_iter()
+            .map(move |variant| format!("{base}-linux-{processor}{variant}"))
     }
 }
 
@@ -114,7 +119,10 @@ mod tests {
     #[test]
     fn a_missing_binary_says_what_to_do() {
         let in_path = Flavour::Opencode.find_binary(None, None).unwrap_err().message;
-        assert!(in_path.contains("npm install -g opencode-ai") && in_path.contains("--agent-bin"), "{in_path}");
+        assert!(
+            in_path.contains("npm install -g opencode-ai") && in_path.contains("--agent-bin"),
+            "{in_path}"
+        );
         let given = Flavour::Kilo.find_binary(Some(Path::new("/no/such/place")), None).unwrap_err().message;
         assert!(given.contains("/no/such/place") && given.contains("npm install @kilocode/cli"), "{given}");
     }

@@ -114,8 +114,13 @@ mod tests {
             url("opencode server listening on http://127.0.0.1:4096").as_deref(),
             Some("http://127.0.0.1:4096")
         );
-        assert_eq!(url("kilo server listening on http://127.0.0.1:41234/").as_deref(), Some("http://127.0.0.1:41234"));
-        for line in ["Warning: KILO_SERVER_PASSWORD is not set; server is unsecured.", "listening on stdin", ""] {
+        assert_eq!(
+            url("kilo server listening on http://127.0.0.1:41234/").as_deref(),
+            Some("http://127.0.0.1:41234")
+        );
+        for line in
+            ["Warning: KILO_SERVER_PASSWORD is not set; server is unsecured.", "listening on stdin", ""]
+        {
             assert_eq!(url(line), None, "{line:?}");
         }
     }
@@ -124,7 +129,10 @@ mod tests {
     fn the_tail_keeps_the_last_lines() {
         let mut tail = Tail::default();
         (0..60).for_each(|n| tail.push(n.to_string()));
-        assert_eq!((tail.lines().len(), tail.lines()[0].as_str(), tail.lines()[49].as_str()), (50, "10", "59"));
+        assert_eq!(
+            (tail.lines().len(), tail.lines()[0].as_str(), tail.lines()[49].as_str()),
+            (50, "10", "59")
+        );
     }
 
     proptest! {
@@ -136,7 +144,8 @@ mod tests {
     }
 
     fn cut(text: &str, cuts: &[usize]) -> Vec<String> {
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.min(&text.len())).copied().chain([0, text.len()]).collect();
+        let mut cuts: Vec<usize> =
+            cuts.iter().map(|cut| cut.min(&text.len())).copied().chain([0, text.len()]).collect();
         cuts.sort_unstable();
         let mut found = Vec::new();
         let mut lines = Lines::default();

@@ -46,9 +46,16 @@ pub(super) async fn sessions(api: &Api, root: &str) -> Result<Vec<Value>, ApiErr
 }
 
 /// The asks of one kind (`permission`, `question`, `network`) that wait in these sessions.
-pub(super) async fn pending(api: &Api, kind: &str, sessions: &BTreeSet<&str>) -> Result<Vec<Value>, ApiError> {
+pub(super) async fn pending(
+    api: &Api,
+    kind: &str,
+    sessions: &BTreeSet<&str>,
+) -> Result<Vec<Value>, ApiError> {
     let asks = list(api.get(&[kind]).await?)?;
-    Ok(asks.into_iter().filter(|ask| ask["sessionID"].as_str().is_some_and(|id| sessions.contains(id))).collect())
+    Ok(asks
+        .into_iter()
+        .filter(|ask| ask["sessionID"].as_str().is_some_and(|id| sessions.contains(id)))
+        .collect())
 }
 
 fn list(value: Value) -> Result<Vec<Value>, ApiError> {

@@ -1,0 +1,382 @@
+//! The runtime of agent servers, with a server whose every answer the test decides: its API is in the test, its process a script.
+
+mod fake;
+
+use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+
+use gastown_wrapper::{
+    Clock,
+    runtime::{
+        AgentRuntime as _, CommandError, Ended, RunningAgent, ServerState, Signal, Start,
+        opencode::{AgentServer, Flavour},
+    },
+};
+use protocol::{Command, NewEvent};
+use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use self::fake::{Fake, ROOT};
+use crate::guard::is_gone;
+
+#[tokio::test]
+async fn a_server_is_ready_once_it_listens_whatever_it_says_before() {
+    let place = Place::new(&["Warning: the server is unsecured.", "listening to music"]).await;
+    let mut agent = place.start(Flavour::Kilo, None).await.unwrap();
+    assert_eq!((agent.info.name.as_str(), agent.info.version.as_str()), ("kilo", "9.9.9"));
+    assert_eq!((agent.session.as_str(), agent.resumed), (ROOT, false));
+    place.fake.say(r#"{"id":"e","type":"session.status","properties":{"sessionID":"ses_root","status":{"type":"busy"}}}"#);
+    let event = next_event(&mut agent).await;
+    assert_eq!((&*event.kind, event.session.as_deref()), ("session.status", Some(ROOT)));
+    agent.control.stop().await;
+    assert_eq!(end(&mut agent).await, Ended::Exited { reason: "stopped".to_owned(), code: Some(128 + 15) });
+}
+
+#[tokio::test]
+async fn every_call_logs_in_and_names_the_work_folder() {
+    let place = Place::new(&[]).await;
+    let agent = place.start(Flavour::Opencode, None).await.unwrap();
+    let record = place.record();
+    let login = format!("{}:{}", record["username"].as_str().unwrap(), record["password"].as_str().unwrap());
+    let calls = place.fake.calls();
+    assert!(calls.len() >= 3, "{calls:?}");
+    for call in calls {
+        assert_eq!(call.login, login, "{call:?}");
+        assert_eq!(call.directory, place.work().canonicalize().unwrap().display().to_string(), "{call:?}");
+    }
+    agent.control.stop().await;
+}
+
+#[tokio::test]
+async fn the_record_says_where_the_server_is_for_as_long_as_it_runs() {
+    let place = Place::new(&[]).await;
+    let agent = place.start(Flavour::Opencode, None).await.unwrap();
+    let file = place.state().join("agent-server.json");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let record = place.record();
+    assert_eq!((record["url"].as_str(), record["session"].as_str()), (Some(&*place.fake.url), Some(ROOT)));
+    let command = std::fs::read_to_string(format!("/proc/{}/cmdline", record["pid"])).unwrap();
+    assert!(command.starts_with("sleep"), "the server's own pid, not the guard's: {command:?}");
+    agent.control.stop().await;
+    assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn the_agent_sees_the_environment_but_nothing_of_gastown() {
+    let place = Place::new(&[]).await;
+    let agent = place.start(Flavour::Kilo, None).await.unwrap();
+    let environment = std::fs::read_to_string(format!("/proc/{}/environ", place.record()["pid"])).unwrap();
+    let names: Vec<&str> = environment.split('\0').filter_map(|pair| Some(pair.split_once('=')?.0)).collect();
+    for name in ["PATH", "KILO_SERVER_PASSWORD", "KILO_DISABLE_AUTOUPDATE", "KILO_ENABLE_QUESTION_TOOL"] {
+        assert!(names.contains(&name), "{name} in {names:?}");
+    }
+    let own: Vec<&&str> = names.iter().filter(|name| name.starts_with("GASTOWN_")).collect();
+    assert_eq!(own, [&"GASTOWN_PROCESS_TREE"]);
+    agent.control.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_at_its_start_says_why() {
+    let place = Place::with_script("echo 'port is taken' >&2; exit 3").await;
+    let failed = place.start(Flavour::Opencode, None).await.unwrap_err();
+    assert_eq!(
+        (failed.exit_code, failed.stderr.as_slice()),
+        (Some(3), ["port is taken".to_owned()].as_slice())
+    );
+    assert!(failed.message.contains("opencode ended"), "{}", failed.message);
+}
+
+#[tokio::test]
+async fn a_missing_binary_says_what_to_do() {
+    let place = Place::new(&[]).await;
+    let server = AgentServer::new(Flavour::Kilo, guard()).with_binary("/no/such/kilo");
+    let failed = server.start(place.asked(None)).await.unwrap_err();
+    assert!(failed.message.contains("npm install @kilocode/cli"), "{}", failed.message);
+}
+
+#[tokio::test]
+async fn a_session_goes_on_if_the_server_still_has_it() {
+    let place = Place::new(&[]).await;
+    let agent = place.start(Flavour::Opencode, Some(ROOT)).await.unwrap();
+    assert_eq!((agent.session.as_str(), agent.resumed), (ROOT, true));
+    agent.control.stop().await;
+    let agent = place.start(Flavour::Opencode, Some("ses_lost")).await.unwrap();
+    assert_eq!((agent.session.as_str(), agent.resumed), (ROOT, false));
+    agent.control.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_is_taken_up_and_the_servers_state_comes_before_what_follows() {
+    let place = Place::new(&[]).await;
+    let mut agent = place.start(Flavour::Kilo, None).await.unwrap();
+    place.fake.break_stream();
+    let state = loop {
+        match next(&mut agent).await {
+            Signal::CaughtUp(state) => break state,
+            Signal::Alive => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    let ServerState { sessions, messages, status, permissions, questions } = *state;
+    let ids =
+        |list: &[Value]| list.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(ids(&sessions), [ROOT, "ses_child"], "parents first, strangers not at all");
+    assert_eq!(messages.len(), 2, "of both sessions: {messages:?}");
+    assert_eq!(status[ROOT]["type"], "busy");
+    assert_eq!((ids(&permissions), ids(&questions)), (vec!["per_1".to_owned()], vec!["que_1".to_owned()]));
+    place.fake.say(r#"{"type":"session.idle","properties":{"sessionID":"ses_root"}}"#);
+    assert_eq!(&*next_event(&mut agent).await.kind, "session.idle");
+    agent.control.stop().await;
+}
+
+#[tokio::test]
+async fn each_command_is_one_call() {
+    let place = Place::new(&[]).await;
+    let agent = place.start(Flavour::Opencode, None).await.unwrap();
+    let commands = [
+        (
+            json!({"type":"prompt","text":"hi"}),
+            "/session/ses_root/prompt_async",
+            json!({"parts":[{"type":"text","text":"hi"}]}),
+        ),
+        (
+            json!({"type":"permission","id":"per_1","reply":"once"}),
+            "/permission/per_1/reply",
+            json!({"reply":"once"}),
+        ),
+        (
+            json!({"type":"permission","id":"per_1","reply":"reject","message":"no"}),
+            "/permission/per_1/reply",
+            json!({"reply":"reject","message":"no"}),
+        ),
+        (
+            json!({"type":"question","id":"que_1","answers":[["a"]]}),
+            "/question/que_1/reply",
+            json!({"answers":[["a"]]}),
+        ),
+        (json!({"type":"question_reject","id":"que_1"}), "/question/que_1/reject", json!({})),
+        (
+            json!({"type":"command","name":"init","arguments":"all"}),
+            "/session/ses_root/command",
+            json!({"command":"init","arguments":"all"}),
+        ),
+        (
+            json!({"type":"revert","message_id":"msg_1"}),
+            "/session/ses_root/revert",
+            json!({"messageID":"msg_1"}),
+        ),
+    ];
+    for (command, path, body) in commands {
+        place.fake.forget_calls();
+        agent.control.command(read(command)).await.unwrap();
+        let posts = place.fake.posts();
+        assert_eq!(posts, [(path.to_owned(), body)]);
+    }
+    agent.control.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_apart_from_a_refusal() {
+    let place = Place::new(&[]).await;
+    let agent = place.start(Flavour::Opencode, None).await.unwrap();
+    for command in [
+        json!({"type":"permission","id":"per_gone","reply":"once"}),
+        json!({"type":"question_reject","id":"que_gone"}),
+        json!({"type":"command","name":"nope"}),
+        json!({"type":"revert","message_id":"msg_gone"}),
+    ] {
+        let error = agent.control.command(read(command.clone())).await.unwrap_err();
+        assert!(matches!(error, CommandError::NotFound { .. }), "{command}: {error:?}");
+    }
+    let bad = agent.control.command(read(json!({"type":"prompt","text":"refuse me"}))).await.unwrap_err();
+    assert!(matches!(&bad, CommandError::Refused { message } if message == "too rude"), "{bad:?}");
+    agent.control.stop().await;
+    let late = agent.control.command(read(json!({"type":"abort"}))).await;
+    assert!(late.is_ok() || matches!(late, Err(CommandError::Unreachable { .. })), "{late:?}");
+}
+
+#[tokio::test]
+async fn an_abort_closes_what_the_turn_asked_and_nothing_of_strangers() {
+    for (flavour, network) in [(Flavour::Opencode, 0), (Flavour::Kilo, 1)] {
+        let place = Place::new(&[]).await;
+        let agent = place.start(flavour, None).await.unwrap();
+        place.fake.forget_calls();
+        agent.control.command(Command::Abort).await.unwrap();
+        let mut expected = vec![
+            ("/session/ses_root/abort".to_owned(), json!({})),
+            ("/permission/per_1/reply".to_owned(), json!({"reply":"reject"})),
+            ("/question/que_1/reject".to_owned(), json!({})),
+        ];
+        expected.extend(vec![("/network/que_net/reject".to_owned(), json!({})); network]);
+        assert_eq!(place.fake.posts(), expected);
+        agent.control.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn p16_a_server_that_is_killed_is_a_death_with_its_last_words_and_leaves_nothing() {
+    let place =
+        Place::with_script("setsid sleep 1000 & echo out of memory >&2; LISTEN; exec sleep 1000").await;
+    let mut agent = place.start(Flavour::Opencode, None).await.unwrap();
+    let tree = place.tree();
+    assert_eq!(tree.len(), 2, "the server and what it began");
+    kill(place.pid("pid"));
+    place.fake.refuse();
+    let Ended::Died(failed) = end(&mut agent).await else { panic!("a death") };
+    assert_eq!((failed.exit_code, failed.stderr), (Some(128 + 9), vec!["out of memory".to_owned()]));
+    for process in tree {
+        is_gone(process).await;
+    }
+}
+
+#[tokio::test]
+async fn p16_nothing_is_left_when_the_guard_is_killed() {
+    let place = Place::with_script("setsid sleep 1000 & (sleep 1000 &) ; LISTEN; exec sleep 1000").await;
+    let mut agent = place.start(Flavour::Opencode, None).await.unwrap();
+    let tree = place.tree();
+    assert_eq!(tree.len(), 3);
+    kill(place.pid("guard_pid"));
+    place.fake.refuse();
+    assert!(matches!(end(&mut agent).await, Ended::Died(_)));
+    for process in tree {
+        is_gone(process).await;
+    }
+}
+
+#[tokio::test]
+async fn p16_dropping_the_agent_ends_it() {
+    let place = Place::new(&[]).await;
+    let agent = place.start(Flavour::Opencode, None).await.unwrap();
+    let tree = place.tree();
+    drop(agent);
+    for process in tree {
+        is_gone(process).await;
+    }
+}
+
+#[tokio::test]
+async fn p16_what_a_killed_wrapper_and_guard_left_is_ended_before_the_next_start() {
+    let place = Place::new(&[]).await;
+    let mark = format!("left-{}", std::process::id());
+    let mut left =
+        std::process::Command::new("sleep").arg("1000").env("GASTOWN_PROCESS_TREE", &mark).spawn().unwrap();
+    std::fs::write(place.state().join("agent-server.json"), json!({ "mark": mark }).to_string()).unwrap();
+    let agent = place.start(Flavour::Opencode, None).await.unwrap();
+    assert!(left.try_wait().unwrap().is_some(), "it was ended");
+    agent.control.stop().await;
+}
+
+/// A work folder, a state folder, a server's API and the script that is its process.
+struct Place {
+    folder: tempfile::TempDir,
+    fake: Fake,
+}
+
+impl Place {
+    /// A server that says this before it says that it listens.
+    async fn new(before: &[&str]) -> Self {
+        let before: String = before.iter().map(|line| format!("echo '{line}'; ")).collect();
+        Self::with_script(&format!("{before}LISTEN; exec sleep 1000")).await
+    }
+
+    /// A server that does this; `LISTEN` says that it listens.
+    async fn with_script(script: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["work", "state"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let fake = Fake::start(&folder.path().join("work")).await;
+        let script = script.replace("LISTEN", &format!("echo 'fake server listening on {}'", fake.url));
+        let binary = folder.path().join("server");
+        std::fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { folder, fake }
+    }
+
+    fn work(&self) -> std::path::PathBuf {
+        self.folder.path().join("work")
+    }
+
+    fn state(&self) -> std::path::PathBuf {
+        self.folder.path().join("state")
+    }
+
+    fn asked(&self, resume: Option<&str>) -> Start {
+        Start {
+            agent: "mayor".parse().unwrap(),
+            directory: self.work(),
+            state_dir: self.state(),
+            resume: resume.map(str::to_owned),
+            clock: Clock::start(),
+        }
+    }
+
+    async fn start(
+        &self,
+        flavour: Flavour,
+        resume: Option<&str>,
+    ) -> Result<RunningAgent, protocol::agent::Failed> {
+        let server = AgentServer::new(flavour, guard()).with_binary(self.folder.path().join("server"));
+        timeout(Duration::from_secs(60), server.start(self.asked(resume))).await.expect("it starts or fails")
+    }
+
+    fn record(&self) -> Value {
+        serde_json::from_str(&std::fs::read_to_string(self.state().join("agent-server.json")).unwrap())
+            .unwrap()
+    }
+
+    fn pid(&self, name: &str) -> Pid {
+        Pid::from_raw(self.record()[name].as_i64().unwrap().try_into().unwrap()).unwrap()
+    }
+
+    /// Handles on the processes that bear the server's mark, the guard not among them.
+    fn tree(&self) -> Vec<std::os::fd::OwnedFd> {
+        let mark = format!("GASTOWN_PROCESS_TREE={}", self.record()["mark"].as_str().unwrap());
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let marked = pids.filter(|pid| bears(*pid, &mark));
+        marked.map(|pid| pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::NONBLOCK).unwrap()).collect()
+    }
+}
+
+fn bears(pid: i32, mark: &str) -> bool {
+    let environment = std::fs::read(Path::new("/proc").join(pid.to_string()).join("environ"));
+    environment
+        .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes()))
+}
+
+fn guard() -> Vec<std::ffi::OsString> {
+    vec![env!("CARGO_BIN_EXE_gastown-wrapper").into(), "guard".into()]
+}
+
+fn kill(pid: Pid) {
+    kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+fn read(command: Value) -> Command {
+    serde_json::from_value(command).expect("a command")
+}
+
+async fn next(agent: &mut RunningAgent) -> Signal {
+    timeout(Duration::from_secs(30), agent.signals.recv())
+        .await
+        .expect("a signal comes")
+        .expect("the stream is open")
+}
+
+async fn next_event(agent: &mut RunningAgent) -> NewEvent {
+    loop {
+        if let Signal::Event(event) = next(agent).await {
+            return event;
+        }
+    }
+}
+
+async fn end(agent: &mut RunningAgent) -> Ended {
+    loop {
+        if let Signal::Ended(ended) = next(agent).await {
+            assert!(agent.signals.recv().await.is_none(), "the last signal is the last one");
+            return ended;
+        }
+    }
+}
