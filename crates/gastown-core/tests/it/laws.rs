@@ -49,7 +49,7 @@ proptest! {
                     StartCause::Crashed => restarts.push(event.time),
                     // A person looked at it: the budget begins anew.
                     StartCause::Requested => restarts.clear(),
-                    _ => {}
+                    StartCause::Lost | _ => {}
                 }
                 let recent = restarts.iter().filter(|at| event.time.since(**at) < limits::RESTART_WINDOW).count();
                 prop_assert!(recent <= limits::RESTARTS, "{recent} restarts of {agent}");
@@ -206,7 +206,7 @@ impl Run {
                 Effect::Forget { agent } => {
                     prop_assert_eq!(self.live.get(&agent), None, "stopped before removed")
                 }
-                _ => {}
+                Effect::Announce { .. } | _ => {}
             }
         }
         self.events.push(event);

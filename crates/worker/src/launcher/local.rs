@@ -188,7 +188,9 @@ impl Adopted {
             Ok(Attempt::Held(Some(still))) if still == holder => {}
             Ok(_) | Err(_) => return None,
         }
-        Some(Self { pid: holder.pid, process: AsyncFd::new(process).ok()?, log })
+        #[expect(deprecated, reason = "its successor is unsafe for what is no owned descriptor, and this is one")]
+        let process = AsyncFd::new(process).ok()?;
+        Some(Self { pid: holder.pid, process, log })
     }
 }
 

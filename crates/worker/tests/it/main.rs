@@ -1,0 +1,13 @@
+//! A whole worker over real sockets: its API, its credentials, its wrappers.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod access;
+mod agents;
+mod dashboard;
+mod launching;
+mod login;
+mod restart;
+mod steering;
+mod streams;
+mod support;

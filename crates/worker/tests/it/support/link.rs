@@ -1,0 +1,85 @@
+//! The ingest link of a wrapper, played by the test (`docs/protocol.md` §6).
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use protocol::{
+    Command, CommandId, NewEvent, Timestamp,
+    frame::{FromWrapper, RuntimeInfo, ToWrapper},
+};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{ClientRequestBuilder, Message},
+};
+
+use super::{in_time, wrappers::Launched};
+
+/// One link that is up.
+pub(crate) struct FakeLink {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    next: u64,
+}
+
+impl FakeLink {
+    /// Connects as the wrapper that was launched, with the token that it was given.
+    pub(crate) async fn connect(launched: &Launched) -> Self {
+        let spec = &launched.spec;
+        let url = format!("{}/v1/ingest", spec.relay.replacen("http", "ws", 1));
+        let request = ClientRequestBuilder::new(url.parse().unwrap())
+            .with_header("Authorization", format!("Bearer {}", spec.token.expose()));
+        let (socket, _) = in_time("the link is made", connect_async(request)).await.unwrap();
+        let mut link = Self { socket, next: 1 };
+        link.say(&FromWrapper::Hello {
+            protocol: 1,
+            wrapper_version: "0.1.0".into(),
+            agent: spec.agent.id.clone(),
+            town: spec.town.clone(),
+            producer: format!("prd_{}_{}", spec.agent.id, spec.generation).parse().unwrap(),
+            generation: spec.generation,
+            runtime: RuntimeInfo { name: "fake".into(), version: "1".into() },
+            next: 1,
+        })
+        .await;
+        link.hear(|frame| matches!(frame, ToWrapper::Welcome { .. }).then_some(())).await;
+        link
+    }
+
+    /// Sends an event, and waits until it is committed.
+    pub(crate) async fn event(&mut self, kind: &str, data: &serde_json::Value) {
+        let event = NewEvent::of(Timestamp::from_unix_ms(1_795_000_000_000), kind, data).unwrap();
+        let sent = self.next;
+        self.next += 1;
+        self.say(&FromWrapper::Append { first: sent, events: vec![event] }).await;
+        self.hear(|frame| matches!(frame, ToWrapper::Ack { through, .. } if *through >= sent).then_some(())).await;
+    }
+
+    /// The next command; it is answered with success.
+    pub(crate) async fn command(&mut self) -> (CommandId, Command) {
+        let (id, command) = self
+            .hear(|frame| match frame {
+                ToWrapper::Command { id, command, .. } => Some((id.clone(), command.clone())),
+                _ => None,
+            })
+            .await;
+        self.say(&FromWrapper::Result { id: id.clone(), ok: true, error: None, data: None }).await;
+        (id, command)
+    }
+
+    async fn say(&mut self, frame: &FromWrapper) {
+        let text = serde_json::to_string(frame).unwrap();
+        self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    async fn hear<T>(&mut self, want: impl Fn(&ToWrapper) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                let message = self.socket.next().await.expect("the link stays up").unwrap();
+                if let Message::Text(text) = message
+                    && let Some(found) = want(&serde_json::from_str(&text).unwrap())
+                {
+                    return found;
+                }
+            }
+        };
+        in_time("the relay says it", found).await
+    }
+}
