@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use gastown::{
     protocol::{LogId, NewEvent, Seq, Timestamp},
     store::{
-        Append, AppendError, Appended, Bounds, EventStore, LogSummary, MemoryStore, Page, ProducerState, ReadError,
-        ReadLimit, RetentionPolicy, Snapshot, StoreError, Tail,
+        Append, AppendError, Appended, Bounds, EventStore, LogSummary, MemoryStore, Page, ProducerState,
+        ReadError, ReadLimit, RetentionPolicy, Snapshot, StoreError, Tail,
     },
 };
 
@@ -32,7 +32,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (store, log) = (store.clone(), log.clone());
         async move {
             for n in 1..=3 {
-                let event = NewEvent::of(Timestamp::from_unix_ms(n), "agent.note", &serde_json::json!({ "n": n }))?;
+                let event =
+                    NewEvent::of(Timestamp::from_unix_ms(n), "agent.note", &serde_json::json!({ "n": n }))?;
                 store.append(&log, Append::of(vec![event])).await?;
             }
             Ok::<_, Box<dyn std::error::Error>>(())

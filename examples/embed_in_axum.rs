@@ -42,7 +42,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("GET / → {status} {}", String::from_utf8_lossy(&body));
 
     let log: LogId = "agent/toast".parse()?;
-    let note = NewEvent::of(Timestamp::from_unix_ms(1), "agent.note", &serde_json::json!({ "text": "hello" }))?;
+    let note =
+        NewEvent::of(Timestamp::from_unix_ms(1), "agent.note", &serde_json::json!({ "text": "hello" }))?;
     let appended = client.append(&log, vec![note]).await?;
     println!("appended, the head is {}", appended.head);
     for event in client.page(&log, None, 10, Duration::ZERO).await?.events {

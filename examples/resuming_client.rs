@@ -34,11 +34,14 @@ async fn main() -> Result<(), Error> {
     let address = relay.address;
     note(&*store, &log, 1..=3).await?;
 
-    let mut follow = Client::new(&format!("http://{address}"), credentials(&keys)?)?.follow(log.clone(), None);
+    let mut follow =
+        Client::new(&format!("http://{address}"), credentials(&keys)?)?.follow(log.clone(), None);
     let mut seen = Vec::new();
     while seen.len() < 6 {
         match follow.next().await.ok_or("the subscription ended")?? {
-            Delivery::Subscribed { epoch, head, .. } => println!("subscribed to {log} ({epoch}), its head is {head}"),
+            Delivery::Subscribed { epoch, head, .. } => {
+                println!("subscribed to {log} ({epoch}), its head is {head}")
+            }
             Delivery::Event(event) => {
                 println!("event {}", event.seq);
                 seen.push(event.seq.get());
@@ -103,7 +106,8 @@ fn credentials(keys: &Keys) -> Result<Credentials, Error> {
 }
 
 async fn note(store: &dyn EventStore, log: &LogId, numbers: impl Iterator<Item = i64>) -> Result<(), Error> {
-    let events = numbers.map(|n| NewEvent::of(Timestamp::from_unix_ms(n), "agent.note", &serde_json::json!({ "n": n })));
+    let events = numbers
+        .map(|n| NewEvent::of(Timestamp::from_unix_ms(n), "agent.note", &serde_json::json!({ "n": n })));
     store.append(log, Append::of(events.collect::<Result<_, _>>()?)).await?;
     Ok(())
 }

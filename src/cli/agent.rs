@@ -1,6 +1,9 @@
 //! `gastown agent start`, `stop` and `remove`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
@@ -12,7 +15,7 @@ use protocol::{
 };
 use relay::{
     Delivery,
-    client::{Client, Verb},
+    client::{Client, FollowError, Verb},
 };
 use serde_json::{Value, json};
 use town::{Change, TownEvent};
@@ -173,9 +176,9 @@ impl Start {
         let runtime = self.runtime.unwrap_or(Runtime::Opencode);
         Ok(json!({
             "name": self.name,
-            "role": word(self.role),
+            "role": word(&self.role),
             "runtime": {
-                "kind": word(runtime),
+                "kind": word(&runtime),
                 "agent_bin": optional(self.agent_bin.as_deref())?,
                 "scenario": optional(self.scenario.as_deref())?,
                 "recording": optional(self.recording.as_deref())?,
@@ -226,19 +229,22 @@ async fn until_up(
     let mut journal = relay.follow_when_there(journal.0, journal.1);
     loop {
         let said = tokio::select! {
-            delivery = events.next() => match delivery.context("the relay ended the subscription")?? {
-                Delivery::Event(event) => of_agent(&event)?,
-                _ => None,
-            },
-            delivery = journal.next() => match delivery.context("the relay ended the subscription")?? {
-                Delivery::Event(event) => of_town(agent, &event)?,
-                _ => None,
-            },
+            delivery = events.next() => {
+                event_of(delivery)?.map(|event| of_agent(&event)).transpose()?
+            }
+            delivery = journal.next() => {
+                event_of(delivery)?.map(|event| of_town(agent, &event)).transpose()?
+            }
         };
-        if let Some(up) = said {
+        if let Some(up) = said.flatten() {
             return Ok(up);
         }
     }
+}
+
+fn event_of(delivery: Option<Result<Delivery, FollowError>>) -> anyhow::Result<Option<Arc<Event>>> {
+    let delivery = delivery.context("the relay ended the subscription")??;
+    Ok(if let Delivery::Event(event) = delivery { Some(event) } else { None })
 }
 
 /// What an event of the agent's log says of its start.
@@ -264,15 +270,15 @@ fn of_agent(event: &Event) -> anyhow::Result<Option<String>> {
 /// What an event of the town's journal says of the agent's start.
 fn of_town(agent: &AgentId, event: &Event) -> anyhow::Result<Option<String>> {
     let Some(event) = TownEvent::from_journal(event)? else { return Ok(None) };
-    match event.change {
-        Change::AgentFailed { agent: failed, reason, .. } if failed == *agent => {
-            Err(Refusal::because(Exit::Failed, format!("{agent} did not start: {reason}")))
-        }
-        _ => Ok(None),
+    if let Change::AgentFailed { agent: failed, reason, .. } = event.change
+        && failed == *agent
+    {
+        return Err(Refusal::because(Exit::Failed, format!("{agent} did not start: {reason}")));
     }
+    Ok(None)
 }
 
-fn word(value: impl ValueEnum) -> String {
+fn word(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 

@@ -113,7 +113,8 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         | FollowError::NoTicket { .. } => Exit::NotAllowed,
         FollowError::UnknownLog { .. } => Exit::NotFound,
         FollowError::Superseded { .. } => Exit::Conflict,
-        // Refused, or a reason of a later client.
+        FollowError::Refused { .. } => Exit::Failed,
+        // A reason of a later client.
         _ => Exit::Failed,
     };
     Some(exit)

@@ -104,14 +104,8 @@ impl Server {
 
     /// The agents of the town, as the worker describes them.
     pub(super) async fn agents(&self) -> anyhow::Result<Vec<Value>> {
-        match self.api(Verb::Get, "agents", None).await? {
-            Value::Array(agents) => Ok(agents),
-            Value::Object(mut named) => match named.remove("agents") {
-                Some(Value::Array(agents)) => Ok(agents),
-                _ => anyhow::bail!("the server's list of agents is not understood"),
-            },
-            _ => anyhow::bail!("the server's list of agents is not understood"),
-        }
+        let agents = self.api(Verb::Get, "agents", None).await?;
+        serde_json::from_value(agents).context("the server's list of agents is not understood")
     }
 
     /// Asks the worker's HTTP API about this town; gives the `data` of its answer.
@@ -270,5 +264,24 @@ mod tests {
             town: "main".parse().unwrap(),
         };
         assert_eq!(Server::find(&args).unwrap().relay.base_url(), "http://127.0.0.1:5555/");
+    }
+
+    #[tokio::test]
+    async fn without_a_server_it_is_told_how_to_start_one() {
+        let dir = tempfile::tempdir().unwrap();
+        // A port that was free a moment ago.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let args = ServerArgs {
+            url: Some(format!("http://127.0.0.1:{port}")),
+            token_file: None,
+            data_dir: DataDirArgs { data_dir: Some(dir.path().to_owned()) },
+            town: "main".parse().unwrap(),
+        };
+        let server = Server::find(&args).unwrap();
+        let error = server.agents().await.unwrap_err();
+        assert_eq!(exit_of(&error), Exit::NoServer);
+        assert!(error.to_string().contains("`gastown up`"), "{error}");
+        let error = server.command(&"toast".parse().unwrap(), Command::Ping).await.unwrap_err();
+        assert_eq!(exit_of(&error), Exit::NoServer);
     }
 }

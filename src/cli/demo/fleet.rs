@@ -54,9 +54,10 @@ fn registration(dir: &Path, scripts: &Path, member: Member) -> anyhow::Result<Re
     let kind = member.runtime.parse().with_context(|| format!("the runtime of {}", member.name))?;
     let script = text(scripts.join(&member.file))?;
     let mut runtime = Runtime::of(kind);
-    runtime = match kind {
-        town::RuntimeKind::Replay => runtime.with_recording(script),
-        _ => runtime.with_scenario(script),
+    runtime = if kind == town::RuntimeKind::Replay {
+        runtime.with_recording(script)
+    } else {
+        runtime.with_scenario(script)
     };
     if let Some(speed) = member.speed {
         runtime = runtime.with_speed(speed);

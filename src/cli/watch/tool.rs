@@ -49,10 +49,8 @@ fn what(name: &str, state: &ToolState) -> String {
         "todowrite" | "todoread" | "question" => Some(String::new()),
         _ => None,
     };
-    let text = text.or_else(|| state.title().map(str::to_owned)).unwrap_or_else(|| match input {
-        Value::Null => String::new(),
-        arguments => arguments.to_string(),
-    });
+    let text = text.or_else(|| state.title().map(str::to_owned));
+    let text = text.unwrap_or_else(|| if input.is_null() { String::new() } else { input.to_string() });
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
     let mut line: String = first.chars().take(ARGUMENT_CHARS).collect();
