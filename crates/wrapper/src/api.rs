@@ -1,11 +1,31 @@
 //! The local HTTP API (§10): one agent's jobs, on loopback, with a bearer token.
 
-use std::path::Path;
+mod routes;
 
+use std::{
+    future::IntoFuture as _,
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use protocol::{Command, Prompt};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::link::Token;
+
+/// How long the requests under way have to end.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// What the API asks of the wrapper. It is answered once.
 #[derive(Debug)]
@@ -98,7 +118,10 @@ pub struct OutboxDepth {
 /// A running API.
 #[derive(Debug)]
 pub struct Api {
-    address: std::net::SocketAddr,
+    address: SocketAddr,
+    file: PathBuf,
+    stop: CancellationToken,
+    server: AbortOnDropHandle<std::io::Result<()>>,
 }
 
 impl Api {
@@ -112,18 +135,43 @@ impl Api {
         status: watch::Receiver<JobStatus>,
         requests: mpsc::Sender<ApiRequest>,
     ) -> std::io::Result<Self> {
-        let _ = (state_dir, status, requests);
-        todo!()
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        let file = state_dir.join("api.json");
+        publish(&file, &serde_json::json!({ "port": address.port(), "token": secret }))?;
+        let stop = CancellationToken::new();
+        let router = routes::router(Token::new(secret), status, requests);
+        let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let server = AbortOnDropHandle::new(tokio::spawn(server.into_future()));
+        Ok(Self { address, file, stop, server })
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> std::net::SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Ends it: no more requests are taken, those under way get a second to end, and the file is removed.
     pub async fn close(self) {
-        todo!()
+        self.stop.cancel();
+        // Who holds a connection open and says nothing is cut off.
+        let _ = timeout(CLOSE, self.server).await;
+        if let Err(error) = std::fs::remove_file(&self.file) {
+            tracing::debug!(%error, file = %self.file.display(), "the API's file is not removed");
+        }
     }
 }
+
+/// Whole or not there, and the owner's alone.
+fn publish(file: &Path, content: &Value) -> std::io::Result<()> {
+    let draft = file.with_extension("draft");
+    let _ = std::fs::remove_file(&draft);
+    let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    out.write_all(content.to_string().as_bytes())?;
+    std::fs::rename(draft, file)
+}
+
+#[cfg(test)]
+mod tests;

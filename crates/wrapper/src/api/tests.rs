@@ -1,0 +1,174 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use protocol::PermissionReply;
+use serde_json::json;
+
+use super::*;
+
+#[tokio::test]
+async fn its_port_and_token_are_in_a_file_for_the_owner_alone_as_long_as_it_runs() {
+    let served = Served::start().await;
+    let file = served.dir.path().join("api.json");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(served.file["port"], served.api.address().port());
+    assert!(served.api.address().ip().is_loopback());
+    served.api.close().await;
+    assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn p17_every_route_wants_the_token() {
+    let served = Served::start().await;
+    for route in ["health", "job/status", "job/prompt", "nowhere"] {
+        for token in [None, Some("wrong")] {
+            let mut request = client().get(served.url(route));
+            if let Some(token) = token {
+                request = request.bearer_auth(token);
+            }
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), 401, "{route}");
+            assert_eq!(response.json::<Value>().await.unwrap()["error"], "UNAUTHENTICATED");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_status_is_the_latest() {
+    let served = Served::start().await;
+    served.status.send_modify(|status| {
+        status.state = "busy".to_owned();
+        status.session_id = Some("ses_1".to_owned());
+        status.outbox = OutboxDepth { events: 2, bytes: 300 };
+    });
+    let (status, body) = served.get("job/status").await;
+    let expected = json!({ "state": "busy", "sessionId": "ses_1", "inflight": [], "outbox": { "events": 2, "bytes": 300 } });
+    assert_eq!((status, body), (200, expected));
+    assert_eq!(served.get("health").await, (200, json!({ "ok": true })));
+}
+
+#[tokio::test]
+async fn a_prompt_is_accepted_with_its_message_id_and_its_turn() {
+    let mut served = Served::start().await;
+    let body = json!({ "text": "hi", "model": "kilo/auto", "delivery": "interrupt", "autoCommit": true, "tools": { "bash": false } });
+    let accepted = Ok(ApiAnswer::Accepted { message_id: "msg_1".to_owned() });
+    let (answer, ask) = served.post("job/prompt", &body, accepted).await;
+    assert_eq!(answer, (202, json!({ "messageId": "msg_1" })));
+    let ApiAsk::Prompt { prompt, turn } = ask else { panic!("{ask:?}") };
+    assert_eq!((prompt.text.as_deref(), prompt.delivery), (Some("hi"), protocol::Delivery::Interrupt));
+    assert_eq!(prompt.model.unwrap().model_id, "auto");
+    assert_eq!(Value::Object(turn), json!({ "autoCommit": true, "tools": { "bash": false } }));
+}
+
+#[tokio::test]
+async fn each_route_gives_its_command() {
+    let mut served = Served::start().await;
+    let permission = Command::Permission { id: "p".to_owned(), reply: PermissionReply::Reject, message: Some("no".to_owned()) };
+    let question = Command::Question(protocol::Answer { id: "q".to_owned(), answers: vec![vec!["a".to_owned()]] });
+    for (route, body, command) in [
+        ("command", json!({ "name": "init" }), Command::Slash { name: "init".to_owned(), arguments: String::new() }),
+        ("answer-permission", json!({ "id": "p", "reply": "reject", "message": "no" }), permission),
+        ("answer-question", json!({ "id": "q", "answers": [["a"]] }), question),
+        ("reject-question", json!({ "id": "q" }), Command::QuestionReject { id: "q".to_owned() }),
+        ("abort", json!({}), Command::Abort),
+    ] {
+        let (answer, ask) = served.post(&format!("job/{route}"), &body, Ok(ApiAnswer::Done(None))).await;
+        assert_eq!((answer, ask), ((200, json!({ "ok": true })), ApiAsk::Command(command)));
+    }
+}
+
+#[tokio::test]
+async fn an_error_has_its_status_and_its_word() {
+    let mut served = Served::start().await;
+    for (error, status, word) in [
+        (ApiError::InvalidRequest("x".to_owned()), 400, "INVALID_REQUEST"),
+        (ApiError::NoJob, 400, "NO_JOB"),
+        (ApiError::NotFound("x".to_owned()), 404, "NOT_FOUND"),
+        (ApiError::Conflict("x".to_owned()), 409, "JOB_CONFLICT"),
+        (ApiError::AgentUnreachable("x".to_owned()), 502, "AGENT_UNREACHABLE"),
+        (ApiError::Internal("x".to_owned()), 500, "INTERNAL"),
+    ] {
+        let message = error.to_string();
+        let (answer, _) = served.post("job/abort", &json!({}), Err(error)).await;
+        assert_eq!(answer, (status, json!({ "error": word, "message": message })));
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_does_not_reach_the_agent() {
+    let served = Served::start().await;
+    for (route, body) in [
+        ("prompt", "{}"),
+        ("prompt", "{"),
+        ("prompt", r#"{"text":"x","model":"nameless"}"#),
+        ("answer-permission", r#"{"id":"p","reply":"perhaps"}"#),
+        ("command", "[]"),
+    ] {
+        let request = served.request(reqwest::Method::POST, &format!("job/{route}")).body(body);
+        assert_eq!(answer(request).await.1["error"], "INVALID_REQUEST", "{route} {body}");
+    }
+    assert_eq!(served.get("nowhere").await.0, 404);
+    assert_eq!(served.get("job/abort").await.0, 405);
+    assert_eq!(served.requests.len(), 0);
+}
+
+#[tokio::test]
+async fn a_wrapper_that_ends_leaves_nobody_waiting() {
+    let Served { api, file, status: _status, requests, dir: _dir } = Served::start().await;
+    drop(requests);
+    let url = format!("http://{}/job/abort", api.address());
+    let request = client().post(url).bearer_auth(file["token"].as_str().unwrap());
+    assert_eq!(answer(request).await.0, 500);
+}
+
+struct Served {
+    api: Api,
+    dir: tempfile::TempDir,
+    file: Value,
+    status: watch::Sender<JobStatus>,
+    requests: mpsc::Receiver<ApiRequest>,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (status, shown) = watch::channel(JobStatus::default());
+        let (sender, requests) = mpsc::channel(4);
+        let api = Api::start(dir.path(), shown, sender).await.unwrap();
+        let file = serde_json::from_slice(&std::fs::read(dir.path().join("api.json")).unwrap()).unwrap();
+        Self { api, dir, file, status, requests }
+    }
+
+    fn url(&self, route: &str) -> String {
+        format!("http://{}/{route}", self.api.address())
+    }
+
+    fn request(&self, method: reqwest::Method, route: &str) -> reqwest::RequestBuilder {
+        client().request(method, self.url(route)).bearer_auth(self.file["token"].as_str().unwrap())
+    }
+
+    async fn get(&self, route: &str) -> (u16, Value) {
+        answer(self.request(reqwest::Method::GET, route)).await
+    }
+
+    /// Posts, and answers what the API then asks.
+    async fn post(&mut self, route: &str, body: &Value, with: Result<ApiAnswer, ApiError>) -> ((u16, Value), ApiAsk) {
+        let request = self.request(reqwest::Method::POST, route).json(body);
+        let asked = async {
+            let ApiRequest { ask, answer } = self.requests.recv().await.unwrap();
+            answer.send(with).unwrap();
+            ask
+        };
+        tokio::join!(answer(request), asked)
+    }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+fn client() -> reqwest::Client {
+    // Another test may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
