@@ -7,7 +7,10 @@ mod machine;
 
 use std::{fmt, time::Duration};
 
-use protocol::{AgentId, CloseCode, Command, CommandId, CommandResult, Timestamp, TownId, frame::{RuntimeInfo, WrapperState}};
+use protocol::{
+    AgentId, CloseCode, Command, CommandId, CommandResult, Timestamp, TownId,
+    frame::{RuntimeInfo, WrapperState},
+};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -125,7 +128,16 @@ pub fn spawn(config: LinkConfig, outbox: Outbox, clock: Clock) -> Result<Link, L
     let (deliver, commands) = mpsc::channel(COMMANDS);
     let (inputs, inbox) = mpsc::channel(INPUTS);
     let handle = LinkHandle { state, inputs, progress: progress.clone() };
-    let driver = Driver { machine, endpoint, outbox, clock, inputs: inbox, commands: deliver, state: publish, progress };
+    let driver = Driver {
+        machine,
+        endpoint,
+        outbox,
+        clock,
+        inputs: inbox,
+        commands: deliver,
+        state: publish,
+        progress,
+    };
     let task = AbortOnDropHandle::new(tokio::spawn(driver.run()));
     Ok(Link { commands, handle, task })
 }

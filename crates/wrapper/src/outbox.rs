@@ -153,7 +153,12 @@ impl Outbox {
     ///
     /// # Errors
     /// When the disk failed.
-    pub async fn pending_after(&self, after: u64, max_events: usize, max_bytes: usize) -> Result<Option<Batch>, OutboxError> {
+    pub async fn pending_after(
+        &self,
+        after: u64,
+        max_events: usize,
+        max_bytes: usize,
+    ) -> Result<Option<Batch>, OutboxError> {
         self.ask(|answer| Request::PendingAfter { after, max_events, max_bytes, answer }).await
     }
 

@@ -25,7 +25,11 @@ struct Job {
     requests: mpsc::Sender<ApiRequest>,
 }
 
-pub(super) fn router(token: Token, status: watch::Receiver<JobStatus>, requests: mpsc::Sender<ApiRequest>) -> Router {
+pub(super) fn router(
+    token: Token,
+    status: watch::Receiver<JobStatus>,
+    requests: mpsc::Sender<ApiRequest>,
+) -> Router {
     let job = Job { token, status, requests };
     Router::new()
         .route("/health", get(async || Json(json!({ "ok": true }))))
@@ -47,7 +51,10 @@ pub(super) fn router(token: Token, status: watch::Receiver<JobStatus>, requests:
 
 /// Every route wants the token, also those that do not exist: a page in a browser is a stranger here.
 async fn authenticated(State(job): State<Job>, request: Request, next: Next) -> Response {
-    let shown = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let shown = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     if shown.is_some_and(|shown| shown.as_bytes().ct_eq(job.token.reveal().as_bytes()).into()) {
         next.run(request).await
     } else {
@@ -66,8 +73,11 @@ async fn prompt(State(job): State<Job>, body: Bytes) -> Response {
         if let Some(model) = model {
             fields.insert("model".to_owned(), json!(model));
         }
-        let prompt: Prompt = serde_json::from_value(Value::Object(fields)).map_err(|error| invalid(&error))?;
-        if prompt.text.as_ref().is_none_or(String::is_empty) && prompt.parts.as_ref().is_none_or(Vec::is_empty) {
+        let prompt: Prompt =
+            serde_json::from_value(Value::Object(fields)).map_err(|error| invalid(&error))?;
+        if prompt.text.as_ref().is_none_or(String::is_empty)
+            && prompt.parts.as_ref().is_none_or(Vec::is_empty)
+        {
             return Err(ApiError::InvalidRequest("a prompt has a `text` or `parts`".to_owned()));
         }
         Ok(ApiAsk::Prompt { prompt, turn })
@@ -92,7 +102,12 @@ async fn answer_permission(State(job): State<Job>, body: Bytes) -> Response {
         reply: PermissionReply,
         message: Option<String>,
     }
-    job.command(read(&body).map(|Permission { id, reply, message }| Command::Permission { id, reply, message })).await
+    job.command(read(&body).map(|Permission { id, reply, message }| Command::Permission {
+        id,
+        reply,
+        message,
+    }))
+    .await
 }
 
 async fn answer_question(State(job): State<Job>, body: Bytes) -> Response {
@@ -159,9 +174,9 @@ const TURN: [&str; 5] = ["autoCommit", "condenseOnComplete", "upstreamBranch", "
 
 /// A model may be given as `provider/model`.
 fn named_model(name: &str) -> Result<ModelRef, ApiError> {
-    let (provider, model) = name
-        .split_once('/')
-        .ok_or_else(|| ApiError::InvalidRequest("a model is {providerID, modelID} or \"provider/model\"".to_owned()))?;
+    let (provider, model) = name.split_once('/').ok_or_else(|| {
+        ApiError::InvalidRequest("a model is {providerID, modelID} or \"provider/model\"".to_owned())
+    })?;
     Ok(ModelRef { provider_id: provider.to_owned(), model_id: model.to_owned() })
 }
 

@@ -62,10 +62,19 @@ async fn a_prompt_is_accepted_with_its_message_id_and_its_turn() {
 #[tokio::test]
 async fn each_route_gives_its_command() {
     let mut served = Served::start().await;
-    let permission = Command::Permission { id: "p".to_owned(), reply: PermissionReply::Reject, message: Some("no".to_owned()) };
-    let question = Command::Question(protocol::Answer { id: "q".to_owned(), answers: vec![vec!["a".to_owned()]] });
+    let permission = Command::Permission {
+        id: "p".to_owned(),
+        reply: PermissionReply::Reject,
+        message: Some("no".to_owned()),
+    };
+    let question =
+        Command::Question(protocol::Answer { id: "q".to_owned(), answers: vec![vec!["a".to_owned()]] });
     for (route, body, command) in [
-        ("command", json!({ "name": "init" }), Command::Slash { name: "init".to_owned(), arguments: String::new() }),
+        (
+            "command",
+            json!({ "name": "init" }),
+            Command::Slash { name: "init".to_owned(), arguments: String::new() },
+        ),
         ("answer-permission", json!({ "id": "p", "reply": "reject", "message": "no" }), permission),
         ("answer-question", json!({ "id": "q", "answers": [["a"]] }), question),
         ("reject-question", json!({ "id": "q" }), Command::QuestionReject { id: "q".to_owned() }),
@@ -151,7 +160,12 @@ impl Served {
     }
 
     /// Posts, and answers what the API then asks.
-    async fn post(&mut self, route: &str, body: &Value, with: Result<ApiAnswer, ApiError>) -> ((u16, Value), ApiAsk) {
+    async fn post(
+        &mut self,
+        route: &str,
+        body: &Value,
+        with: Result<ApiAnswer, ApiError>,
+    ) -> ((u16, Value), ApiAsk) {
         let request = self.request(reqwest::Method::POST, route).json(body);
         let asked = async {
             let ApiRequest { ask, answer } = self.requests.recv().await.unwrap();

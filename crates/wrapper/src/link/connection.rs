@@ -89,8 +89,9 @@ impl Endpoint {
     /// Connects. A refusal of the upgrade counts as a close with the code that goes with its status (§8).
     pub(super) async fn connect(self) -> Result<Connection, Closed> {
         let mut request = self.url.as_str().into_client_request().map_err(|error| refusal(&error))?;
-        let mut value = HeaderValue::try_from(format!("Bearer {}", self.token.reveal()))
-            .map_err(|_| Some((CloseCode::UNAUTHENTICATED, "the token holds what no header may hold".to_owned())))?;
+        let mut value = HeaderValue::try_from(format!("Bearer {}", self.token.reveal())).map_err(|_| {
+            Some((CloseCode::UNAUTHENTICATED, "the token holds what no header may hold".to_owned()))
+        })?;
         value.set_sensitive(true);
         request.headers_mut().insert(header::AUTHORIZATION, value);
         let config = WebSocketConfig::default()
@@ -172,7 +173,9 @@ impl Connection {
                 let _ = timeout(CLOSE, async { while let Some(Ok(_)) = self.reader.next().await {} }).await;
                 Heard::Closed(frame.map(|frame| (CloseCode(frame.code.into()), frame.reason.to_string())))
             }
-            Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Heard::Alive,
+            Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                Heard::Alive
+            }
             Some(Err(error)) => {
                 tracing::debug!(%error, "the link broke");
                 Heard::Closed(None)

@@ -2,7 +2,11 @@
 
 use std::{future::Future, pin::Pin};
 
-use protocol::{CommandResult, ErrorCode, Timestamp, codec::Frame as _, frame::{ToWrapper, WrapperState}};
+use protocol::{
+    CommandResult, ErrorCode, Timestamp,
+    codec::Frame as _,
+    frame::{ToWrapper, WrapperState},
+};
 use tokio::sync::{mpsc, watch};
 
 use super::{

@@ -82,9 +82,14 @@ pub(super) struct Machine {
 #[derive(Debug)]
 enum Phase {
     /// There is no connection until then.
-    Waiting { until: Moment },
+    Waiting {
+        until: Moment,
+    },
     /// A connection is being made, or greeted, or the outbox is told of it.
-    Opening { give_up: Moment, limits: Option<IngestLimits> },
+    Opening {
+        give_up: Moment,
+        limits: Option<IngestLimits>,
+    },
     Live(Live),
     /// No more.
     Over(LinkState),
@@ -195,7 +200,9 @@ impl Machine {
 
     /// There is no connection any more, or none came about. The code is the peer's.
     pub(super) fn handle_disconnected(&mut self, now: Moment, close: Option<(CloseCode, String)>) {
-        self.actions.retain(|action| matches!(action, Action::Ack { .. } | Action::Replace { .. } | Action::Deliver { .. }));
+        self.actions.retain(|action| {
+            matches!(action, Action::Ack { .. } | Action::Replace { .. } | Action::Deliver { .. })
+        });
         let until = match &self.phase {
             Phase::Waiting { .. } | Phase::Over(_) => return,
             Phase::Live(Live { draining: Some(back), .. }) => Some(*back),
@@ -213,7 +220,10 @@ impl Machine {
         }
         match close {
             Some((CloseCode::SUPERSEDED, _)) => return self.phase = Phase::Over(LinkState::Superseded),
-            Some((code @ (CloseCode::BAD_REQUEST | CloseCode::UNAUTHENTICATED | CloseCode::FORBIDDEN), message)) => {
+            Some((
+                code @ (CloseCode::BAD_REQUEST | CloseCode::UNAUTHENTICATED | CloseCode::FORBIDDEN),
+                message,
+            )) => {
                 self.refusals += 1;
                 if self.refusals >= REFUSALS {
                     return self.phase = Phase::Over(LinkState::Refused { code, message });
@@ -340,7 +350,9 @@ impl Machine {
         }
         let state = match &self.phase {
             Phase::Over(state) => state.clone(),
-            Phase::Waiting { .. } | Phase::Opening { .. } | Phase::Live(_) => LinkState::Down { since: self.down_since },
+            Phase::Waiting { .. } | Phase::Opening { .. } | Phase::Live(_) => {
+                LinkState::Down { since: self.down_since }
+            }
         };
         self.finish(state, CloseCode::NORMAL, reason);
     }
@@ -358,7 +370,9 @@ impl Machine {
             }
             Phase::Opening { give_up, .. } if now >= *give_up => self.cut(now, "the relay did not answer"),
             Phase::Live(_) if now >= self.heard_at + DEAD => self.cut(now, "nothing was heard for 45 s"),
-            Phase::Live(Live { draining: Some(back), .. }) if now >= *back => self.cut(now, "the relay goes down"),
+            Phase::Live(Live { draining: Some(back), .. }) if now >= *back => {
+                self.cut(now, "the relay goes down")
+            }
             Phase::Live(live) => {
                 if live.hold_until.is_some_and(|until| now >= until) {
                     live.hold_until = None;
@@ -396,7 +410,8 @@ impl Machine {
 
 impl Live {
     fn next_read(&mut self, next: u64) -> Option<Action> {
-        let (events, bytes) = self.in_flight.iter().fold((0, 0), |(e, b), (_, events, bytes)| (e + events, b + bytes));
+        let (events, bytes) =
+            self.in_flight.iter().fold((0, 0), |(e, b), (_, events, bytes)| (e + events, b + bytes));
         let room = self.limits.window.max(1).saturating_sub(events);
         // The next batch may be one event of the hard size, whatever is asked for.
         let fits = bytes + limits::INGEST_FRAME_BYTES <= limits::INGEST_WINDOW_BYTES;

@@ -124,7 +124,9 @@ impl Files {
         let mut bytes = Vec::new();
         put(&mut bytes, ACK, &[&through.to_le_bytes()]);
         self.last().1.append(&bytes)?;
-        while self.segments.len() > 1 && self.segments.values().next().is_some_and(|oldest| oldest.last <= through) {
+        while self.segments.len() > 1
+            && self.segments.values().next().is_some_and(|oldest| oldest.last <= through)
+        {
             self.delete_oldest()?;
         }
         Ok(())
@@ -190,7 +192,8 @@ impl Files {
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            let index = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".seg")?.parse::<u64>().ok());
+            let index =
+                path.file_name().and_then(|name| name.to_str()?.strip_suffix(".seg")?.parse::<u64>().ok());
             if let Some(index) = index {
                 found.insert(index, path);
             }
@@ -246,7 +249,13 @@ impl Record {
 /// One wrapper at a time: the lock ends with the process, however it ends.
 fn lock(dir: &Path) -> Result<File, OutboxError> {
     let disk = |source| OutboxError::Disk { doing: "lock its folder", source };
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join("lock")).map_err(disk)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(dir.join("lock"))
+        .map_err(disk)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OutboxError::InUse { path: dir.to_owned() }),

@@ -82,7 +82,10 @@ impl<P> Entry<P> {
         match self.kind {
             Kind::Notice { from, reason } if self.place.is_none() => {
                 let data = EventsDropped { from, to: self.number, reason: reason.to_owned() };
-                Some(NewEvent::of(self.time, DROPPED, &data).expect("a notice serialises: it is numbers and a word"))
+                Some(
+                    NewEvent::of(self.time, DROPPED, &data)
+                        .expect("a notice serialises: it is numbers and a word"),
+                )
             }
             Kind::Notice { .. } | Kind::Delta | Kind::State | Kind::Outcome => None,
         }
@@ -123,10 +126,8 @@ impl<P> Ledger<P> {
     /// Takes the next event. Its number is that of [`Self::next`] before.
     pub(crate) fn push(&mut self, kind: Kind, time: Timestamp, bytes: u64, place: Option<P>) {
         // What comes in as a notice of the caller's own names numbers of its own choice; it is kept as any outcome.
-        let kind = match kind {
-            Kind::Notice { from, .. } if from > self.next || from == 0 => Kind::Outcome,
-            kind => kind,
-        };
+        let strange = matches!(kind, Kind::Notice { from, .. } if from > self.next || from == 0);
+        let kind = if strange { Kind::Outcome } else { kind };
         self.entries.push_back(Entry { number: self.next, kind, time, bytes, place });
         self.bytes += bytes;
         self.next += 1;
@@ -198,7 +199,9 @@ impl<P> Ledger<P> {
 
     /// The relay takes nothing of this number: it is named as lost. False if it is not there any more.
     pub(crate) fn replace(&mut self, number: u64, reason: &'static str) -> bool {
-        let Ok(index) = self.entries.binary_search_by_key(&number, |entry| entry.number) else { return false };
+        let Ok(index) = self.entries.binary_search_by_key(&number, |entry| entry.number) else {
+            return false;
+        };
         let entry = &mut self.entries[index];
         if entry.is_notice() {
             return false;

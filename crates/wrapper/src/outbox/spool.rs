@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use protocol::{NewEvent, ProducerId, RawData, Timestamp, agent::EventsDropped, codec::Frame as _, frame::FromWrapper, limits};
+use protocol::{
+    NewEvent, ProducerId, RawData, Timestamp, agent::EventsDropped, codec::Frame as _, frame::FromWrapper,
+    limits,
+};
 
 use super::{
     Batch, OutboxError, OutboxLimits, Progress,
@@ -91,7 +94,8 @@ impl Spool {
 
     /// Numbers and writes events. While the outbox is full, nothing is taken unless `drop` says that there is no more waiting.
     pub(super) fn push(&mut self, events: &[NewEvent], drop: bool) -> Result<Pushed, OutboxError> {
-        let events: Vec<_> = events.iter().zip(self.ledger.next()..).map(|(event, n)| acceptable(event, n)).collect();
+        let events: Vec<_> =
+            events.iter().zip(self.ledger.next()..).map(|(event, n)| acceptable(event, n)).collect();
         let mut written = Vec::with_capacity(events.len());
         for (event, number) in events.iter().zip(self.ledger.next()..) {
             written.push((number, to_json(event)?));
@@ -122,7 +126,12 @@ impl Spool {
         Ok(Pushed::Done)
     }
 
-    pub(super) fn pending_after(&mut self, after: u64, max_events: usize, max_bytes: usize) -> Result<Option<Batch>, OutboxError> {
+    pub(super) fn pending_after(
+        &mut self,
+        after: u64,
+        max_events: usize,
+        max_bytes: usize,
+    ) -> Result<Option<Batch>, OutboxError> {
         let entries = self.ledger.claim_after(after, max_events, max_bytes as u64);
         let Some(first) = entries.first().map(|entry| entry.number) else { return Ok(None) };
         let mut batch = Batch { first, events: Vec::with_capacity(entries.len()), bytes: 0 };
@@ -146,7 +155,8 @@ impl Spool {
             return Ok(());
         }
         self.ledger.ack(through);
-        let idle = self.ledger.entries().is_empty() && self.files.segment_len() > self.limits.segment_bytes / 4;
+        let idle =
+            self.ledger.entries().is_empty() && self.files.segment_len() > self.limits.segment_bytes / 4;
         if idle {
             let header = self.header();
             self.files.begin(&header).map_err(disk("begin a file"))?;
@@ -201,12 +211,19 @@ fn acceptable(event: &NewEvent, number: u64) -> NewEvent {
         "too_large"
     } else if too_deep(event) {
         "too_deep"
-    } else if json.len() as u64 + envelope_bytes(event) + APPEND_FRAME_BYTES > limits::INGEST_FRAME_BYTES as u64 {
+    } else if json.len() as u64 + envelope_bytes(event) + APPEND_FRAME_BYTES
+        > limits::INGEST_FRAME_BYTES as u64
+    {
         "too_large"
     } else {
         return event.clone();
     };
-    tracing::warn!(kind = &*event.kind, bytes = json.len(), reason, "an event that no relay takes is left out, and named");
+    tracing::warn!(
+        kind = &*event.kind,
+        bytes = json.len(),
+        reason,
+        "an event that no relay takes is left out, and named"
+    );
     let data = EventsDropped { from: number, to: number, reason: reason.to_owned() };
     let data = RawData::of(&data).expect("a notice serialises: it is numbers and a word");
     NewEvent { time: event.time, kind: "wrapper.events_dropped".into(), session: event.session.clone(), data }
@@ -227,11 +244,13 @@ fn envelope_bytes(event: &NewEvent) -> u64 {
 }
 
 fn to_json(event: &NewEvent) -> Result<Vec<u8>, OutboxError> {
-    serde_json::to_vec(event).map_err(|source| OutboxError::Disk { doing: "write an event", source: source.into() })
+    serde_json::to_vec(event)
+        .map_err(|source| OutboxError::Disk { doing: "write an event", source: source.into() })
 }
 
 fn from_json(text: &[u8]) -> Result<NewEvent, OutboxError> {
-    serde_json::from_slice(text).map_err(|source| OutboxError::Disk { doing: "read an event", source: source.into() })
+    serde_json::from_slice(text)
+        .map_err(|source| OutboxError::Disk { doing: "read an event", source: source.into() })
 }
 
 /// The event of an entry: from the disk, or the notice that is not there yet.
@@ -239,7 +258,9 @@ fn event_of(files: &Files, entry: &Entry<Place>) -> Result<NewEvent, OutboxError
     match (entry.notice(), entry.place) {
         (Some(notice), _) => Ok(notice),
         (None, Some(place)) => from_json(&files.read(place).map_err(disk("read events"))?),
-        (None, None) => Err(OutboxError::Disk { doing: "find an event", source: std::io::ErrorKind::NotFound.into() }),
+        (None, None) => {
+            Err(OutboxError::Disk { doing: "find an event", source: std::io::ErrorKind::NotFound.into() })
+        }
     }
 }
 

@@ -147,10 +147,14 @@ fn a_refusal_is_final_after_three_in_a_row_and_anything_else_never_is() {
             link.cut(Some(code));
             link.pass(45_000);
         }
-        assert!(matches!(link.machine.state(), LinkState::Refused { code: said, .. } if said == code), "{code:?}");
+        assert!(
+            matches!(link.machine.state(), LinkState::Refused { code: said, .. } if said == code),
+            "{code:?}"
+        );
     }
     let mut link = Harness::new("");
-    for code in [CloseCode::INTERNAL, CloseCode::STALLED, CloseCode::RATE_LIMITED, CloseCode(1006)].repeat(10) {
+    for code in [CloseCode::INTERNAL, CloseCode::STALLED, CloseCode::RATE_LIMITED, CloseCode(1006)].repeat(10)
+    {
         assert!(link.connects());
         link.cut(Some(code));
         link.pass(45_000);
