@@ -40,7 +40,7 @@ use self::{
 #[command(after_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 struct Cli {
     /// Say more on stderr: -v what happens, -vv everything [env: GASTOWN_LOG]
-    #[arg(short, long, action = ArgAction::Count, global = true)]
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 900)]
     verbose: u8,
     #[command(subcommand)]
     subcommand: Sub,
@@ -48,7 +48,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  gastown demo                                   a whole town with scripted agents, nothing installed
+  gastown demo                                   a whole town with scripted agents
   gastown up                                     the real thing, on http://127.0.0.1:4280
   gastown agent start toast --runtime opencode   an agent in this folder
   gastown prompt toast 'make the tests green'    give it work

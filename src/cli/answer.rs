@@ -17,6 +17,7 @@ use super::{
 
 /// Answer an agent that asks for permission
 #[derive(Debug, Args)]
+#[command(override_usage = "gastown permit [OPTIONS] <AGENT> [REQUEST] <once|always|reject>")]
 #[command(after_help = "\
 Examples:
   gastown permit toast once                    the request that waits longest
@@ -26,8 +27,8 @@ pub(super) struct Permit {
     /// The agent
     #[arg(value_parser = agent_id, value_name = "AGENT")]
     agent: AgentId,
-    /// The request (`gastown watch` shows its id) [default: the one that waits longest], and the answer
-    #[arg(required = true, num_args = 1..=2, value_names = ["REQUEST", "once|always|reject"])]
+    /// The answer; before it, the request, as `gastown watch` shows its id [default: the one that waits longest]
+    #[arg(required = true, num_args = 1..=2, value_name = "ANSWER")]
     words: Vec<String>,
     /// With a rejection: what to do instead
     #[arg(short, long, value_name = "TEXT")]

@@ -20,12 +20,12 @@ use super::{
     up::{announce, make_private_folder, serve_until_signal},
 };
 
-/// Start a whole town with scripted agents, to look around: no network, no key, nothing installed
+/// Start a town with scripted agents to look around: no network, no key, nothing to install
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Five agents: a mayor, one that asks for permission to run something, one with a sub-agent and a question, one that fails
-and tries again, and one that replays the recording of a real agent. Everything is in a temporary folder, which is removed
-at the end. Ctrl-C ends it.")]
+Five agents: a mayor, one that asks for permission to run something, one with a sub-agent and a question, one that \
+fails and tries again, and one that replays the recording of a real agent. Everything is in a temporary folder, which \
+is removed at the end. Ctrl-C ends it.")]
 pub(super) struct Demo {
     /// Address to listen on [default: 127.0.0.1:4280, or another port if that is taken]
     #[arg(long, value_name = "ADDRESS")]

@@ -33,7 +33,7 @@ const KEY_FILE: &str = "signing-key";
 /// Start a relay by itself: logs and streams, without agents or dashboard
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It lets in whoever has a token signed with its key: a worker started with the same --signing-key, its wrappers, and the
+It lets in whoever has a token signed with its key: a worker started with the same --signing-key, its wrappers, and the \
 tickets that it gives out.
 
 Example:

@@ -16,8 +16,8 @@ use super::{
 The token opens everything in the town: keep it like a password.
 
 Examples:
-  gastown token                                              where it is
-  curl -H \"Authorization: Bearer $(gastown token --show)\" http://127.0.0.1:4280/api/towns/main/agents")]
+  gastown token
+  curl -H \"Authorization: Bearer $(gastown token --show)\" localhost:4280/api/towns/main/agents")]
 pub(super) struct Token {
     /// Print the token instead of its place
     #[arg(long)]

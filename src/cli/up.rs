@@ -17,7 +17,7 @@ use super::{
 /// Start a town: control plane, relay, store and dashboard in one process
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Everything is kept in the data directory; agents that were running are started again. The first Ctrl-C ends the agents
+Everything is kept in the data directory; agents that were running are started again. The first Ctrl-C ends the agents \
 and then the server, a second one does not wait.
 
 Examples:

@@ -32,7 +32,7 @@ use super::{
 /// Show what an agent does, live
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What is kept of the agent's log comes first, then what it does. A connection that is lost is made again; no event is
+What is kept of the agent's log comes first, then what it does. A connection that is lost is made again; no event is \
 shown twice, and what cannot be had any more is said. Ctrl-C ends it and prints the cursor to go on from.
 
 Examples:

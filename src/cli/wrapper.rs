@@ -9,8 +9,8 @@ use wrapper::{GuardArgs, Options, Shutdown, guard, run};
 /// Run one agent and connect it to a relay (the worker does this for you)
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The token comes from GASTOWN_WRAPPER_TOKEN or --token-file. The first SIGTERM lets the turn that runs end, the second one
-does not.
+The token comes from GASTOWN_WRAPPER_TOKEN or --token-file. The first SIGTERM lets the turn that runs end, the second \
+one does not.
 
 Exit codes: 0 done, 20 the agent failed, 21 superseded by a newer wrapper, 22 refused by the relay, 23 gave up.")]
 pub(super) struct Wrapper {
