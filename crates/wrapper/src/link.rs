@@ -99,7 +99,7 @@ pub enum LinkState {
 /// The handle of a link. Commands are its own to take: [`Link::commands`].
 #[derive(Debug)]
 pub struct Link {
-    /// What the relay asks for, each id once. Answer each with [`Link::result`].
+    /// What the relay asks for, each id once. Answer each with [`LinkHandle::result`].
     pub commands: mpsc::Receiver<Commanded>,
     handle: LinkHandle,
     task: AbortOnDropHandle<()>,
