@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use protocol::{Effect, Event, NewEvent, RawData, Seq, Timestamp, session_of};
+use protocol::{Effect, Event, NewEvent, RawData, Seq, Timestamp, frame::PatchOp, session_of};
 use serde_json::{Value, json};
 
 use super::{
@@ -49,7 +49,7 @@ fn p2_who_joins_at_any_position_ends_with_the_page_of_everyone() {
         for (kind, model) in [("whole", whole), ("compacted", compacted)] {
             let page = render(&model);
             let removed = model.view.removed().map(|(_, removed)| removed.seq).max().unwrap_or_default();
-            for n in (0..events.len()).step_by(events.len() / 40 + 1) {
+            for n in (0..events.len()).step_by(events.len() / 12 + 1) {
                 let seq = events[n].seq;
                 let mut dom = document(&render(&fold(&events[..=n])));
                 patch(
@@ -62,6 +62,35 @@ fn p2_who_joins_at_any_position_ends_with_the_page_of_everyone() {
             }
         }
     }
+}
+
+#[test]
+fn text_that_is_written_is_appended_rather_than_sent_again() {
+    let (mut deltas, mut appends, mut rows) = (0, 0, 0);
+    for (_, events) in recordings() {
+        let mut model = Model::default();
+        let mut cache = Cache::default();
+        let mut page = regions::all(&model, &scope(), &mut cache);
+        for event in events.iter().take(600) {
+            model.apply(event);
+            let next = regions::all(&model, &scope(), &mut cache);
+            let ops: Vec<PatchOp> =
+                page.iter().zip(&next).flat_map(|(old, new)| tree::diff(old, new)).collect();
+            if &*event.kind == "message.part.delta" {
+                deltas += 1;
+                appends += ops.iter().filter(|op| matches!(op, PatchOp::Append(..))).count();
+                rows += ops
+                    .iter()
+                    .filter(
+                        |op| matches!(op, PatchOp::Replace(_, html) if html.starts_with("<li class=\"part")),
+                    )
+                    .count();
+            }
+            page = next;
+        }
+    }
+    assert!(deltas > 500 && appends * 10 > deltas * 8, "{appends} of {deltas} deltas were appended");
+    assert!(rows * 20 < deltas, "{rows} of {deltas} deltas sent a whole row again");
 }
 
 #[test]
@@ -96,7 +125,7 @@ fn nothing_that_a_log_holds_becomes_markup() {
                 let mut poisoned = event.clone();
                 poisoned.data = RawData::of(&data).unwrap();
                 model.apply(&poisoned);
-                if n % 8 == 0 || n + 1 == events.len() {
+                if n % 40 == 0 || n + 1 == events.len() {
                     assert_harmless(&document(&render(&model)), &name);
                 }
             }
@@ -121,6 +150,11 @@ fn a_reader_who_may_not_steer_is_shown_no_form() {
             );
         }
     }
+}
+
+#[test]
+fn a_log_of_everything_looks_as_it_did() {
+    insta::assert_snapshot!(document(&render(&fold(&everything()))).outline());
 }
 
 /// Poisons texts of people and models, not the words that say what something is.
@@ -178,7 +212,7 @@ fn assert_harmless(dom: &Dom, name: &str) {
     }
 }
 
-fn patch(dom: &mut Dom, ops: impl IntoIterator<Item = protocol::frame::PatchOp>) {
+fn patch(dom: &mut Dom, ops: impl IntoIterator<Item = PatchOp>) {
     for op in ops {
         // The page module sees operations as JSON.
         let json = serde_json::to_string(&op).unwrap();

@@ -59,20 +59,33 @@ impl Row<'_> {
 
     /// The start of the row, up to and with the start tag of its body.
     pub(crate) fn open(&self, scope: &Scope) -> String {
-        let mut open = format!("<li class=\"part part-{}\" id=\"{}\">", self.kind, self.id);
-        open.push_str(&self.time_link(scope).into_string());
-        open.push_str("<div class=\"part-body\">");
-        open
+        self.start(&self.time_link(scope))
+    }
+
+    /// The same for a row that grows: without the number of its last event, so that it can stay as it is meanwhile.
+    pub(crate) fn open_growing(&self) -> String {
+        self.start(&html! { span class="part-time" { (self.time()) } })
+    }
+
+    fn start(&self, time: &Markup) -> String {
+        let Self { kind, id, .. } = self;
+        let time = time.clone().into_string();
+        format!("<li class=\"part part-{kind}\" id=\"{id}\">{time}<div class=\"part-body\">")
     }
 
     /// The time is the row's own address; beside it is the event that changed it last.
     fn time_link(&self, scope: &Scope) -> Markup {
+        let event = format!("/agents/{}/events/{}", scope.agent, self.changed);
         html! {
             span class="part-time" {
-                @if let Some(time) = self.time { a href={ "#" (self.id) } { (element::time(time)) } }
-                a class="part-seq" href={ "/agents/" (scope.agent) "/events/" (self.changed) } data-seq=(self.changed) title="Raw event" { (self.changed) }
+                (self.time())
+                a class="part-seq" href=(event) data-seq=(self.changed) title="Raw event" { (self.changed) }
             }
         }
+    }
+
+    fn time(&self) -> Markup {
+        html! { @if let Some(time) = self.time { a href={ "#" (self.id) } { (element::time(time)) } } }
     }
 }
 

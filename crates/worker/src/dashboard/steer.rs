@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use axum::{
     Form,
-    extract::{Path, State},
+    extract::{Path, State, rejection::FormRejection},
     response::{IntoResponse, Redirect, Response},
 };
 use http::{HeaderMap, StatusCode, header};
@@ -24,9 +24,9 @@ pub(super) async fn steer(
     State(dashboard): State<Dashboard>,
     Path((agent, what)): Path<(String, String)>,
     headers: HeaderMap,
-    Form(fields): Fields,
+    form: Result<Fields, FormRejection>,
 ) -> Response {
-    let outcome = carry_out(&dashboard, &agent, &what, &headers, &fields).await;
+    let outcome = carry_out(&dashboard, &agent, &what, &headers, form).await;
     let wants_json =
         headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"application/json"));
     match (outcome, wants_json) {
@@ -57,9 +57,11 @@ async fn carry_out(
     agent: &str,
     what: &str,
     headers: &HeaderMap,
-    fields: &[(String, String)],
+    form: Result<Fields, FormRejection>,
 ) -> Result<(), Refused> {
+    // Who it is comes first: what nobody may do is not read.
     let (agent, grant) = dashboard.admit_steering(agent, headers, what)?;
+    let Form(fields) = form.map_err(|error| Refused::new(ErrorCode::BadRequest, error.body_text()))?;
     if let "start" | "stop" = what {
         let command = if what == "start" {
             town::Command::Start { agent }
@@ -74,7 +76,7 @@ async fn carry_out(
             .map(|_| ())
             .map_err(|error| Refused::new(error.code(), error.to_string()));
     }
-    let command = command(what, fields)?;
+    let command = command(what, &fields)?;
     let result = dashboard
         .worker
         .send(&agent, command)

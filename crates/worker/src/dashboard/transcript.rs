@@ -56,6 +56,9 @@ pub(crate) fn rows(view: &SessionView, scope: &Scope, cache: &mut Cache) -> Vec<
     for root in view.roots() {
         writer.session(root, 0, &mut timed);
     }
+    if view.roots().is_empty() {
+        writer.asks(None, i64::MIN, &mut timed);
+    }
     for notice in view.notices() {
         let concerns_child = notice
             .session
@@ -111,7 +114,7 @@ impl Writer<'_> {
         for node in self.orphans(session, depth) {
             out.push(Timed { order: (last, 2), node });
         }
-        self.asks(session, last, out);
+        self.asks(Some(session), last, out);
         let changed = session.changed();
         out.push(Timed {
             order: (i64::MAX, 0),
@@ -184,7 +187,7 @@ impl Writer<'_> {
             PartBody::Text(text) if role == Role::User => {
                 prose::prompt(&row("prompt"), scope, text, message.info().and_then(|info| info.agent.as_deref()))
             }
-            PartBody::Text(text) if is_open => prose::writing(&row("text"), scope, text),
+            PartBody::Text(text) if is_open => prose::writing(&row("text"), text),
             PartBody::Text(text) => prose::answer(&row("text"), scope, text),
             PartBody::Reasoning(text) => prose::reasoning(&row("think"), scope, text, is_open),
             PartBody::Tool(call) => tool::card(&row("tool"), scope, call),
@@ -260,7 +263,8 @@ impl Writer<'_> {
         nodes
     }
 
-    fn asks(&mut self, session: SessionRef<'_>, last: i64, out: &mut Vec<Timed>) {
+    /// The asks of a session, or those of a log without one.
+    fn asks(&mut self, session: Option<SessionRef<'_>>, last: i64, out: &mut Vec<Timed>) {
         for pending in self.view.pending() {
             if self.is_of(pending.session.as_deref(), session) {
                 let id = ask::row_id(&pending.id);
@@ -284,11 +288,10 @@ impl Writer<'_> {
     }
 
     /// Whether an ask belongs to this session; asks of sessions that nobody knows belong to the first root.
-    fn is_of(&self, asking: Option<&str>, session: SessionRef<'_>) -> bool {
-        match asking.filter(|id| self.view.session(id).is_some()) {
-            Some(id) => id == &**session.id(),
-            None => self.view.roots().first().is_some_and(|root| root.id() == session.id()),
-        }
+    fn is_of(&self, asking: Option<&str>, session: Option<SessionRef<'_>>) -> bool {
+        let asking =
+            asking.and_then(|id| self.view.session(id)).or_else(|| self.view.roots().first().copied());
+        asking.map(|session| session.id()) == session.map(|session| session.id())
     }
 
     /// The error of a message; hidden if the session reported the same.

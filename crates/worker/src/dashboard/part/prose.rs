@@ -55,7 +55,7 @@ pub(crate) fn answer(row: &Row<'_>, scope: &Scope, text: &TextPart) -> Node {
 }
 
 /// An answer that is being written: its finished blocks are Markdown, the last one grows as plain text.
-pub(crate) fn writing(row: &Row<'_>, scope: &Scope, text: &TextPart) -> Node {
+pub(crate) fn writing(row: &Row<'_>, text: &TextPart) -> Node {
     let (shown, cut) = element::cut(&text.text, element::TEXT_BYTES);
     let blocks = markdown::blocks(shown);
     let finished = blocks.len().saturating_sub(1);
@@ -72,7 +72,7 @@ pub(crate) fn writing(row: &Row<'_>, scope: &Scope, text: &TextPart) -> Node {
 
     let prose = format!("{}-prose", row.id);
     let open =
-        format!("{}<div class=\"prose is-streaming\" id=\"{prose}\" aria-busy=\"true\">", row.open(scope));
+        format!("{}<div class=\"prose is-streaming\" id=\"{prose}\" aria-busy=\"true\">", row.open_growing());
     let note = html! {
         (element::cut_mark(cut))
         span class="streaming-note" { span class="breathe" { (icon("s-busy")) } "writing" }
@@ -101,7 +101,7 @@ pub(crate) fn reasoning(row: &Row<'_>, scope: &Scope, text: &TextPart, is_open: 
         let open = format!(
             "{}<details class=\"think\" id=\"{}-card\"><summary>{}<span>Thinking</span><span class=\"breathe\">…</span></summary>\
              <div class=\"think-body\"><p class=\"plain\" id=\"{target}\">",
-            row.open(scope),
+            row.open_growing(),
             row.id,
             icon("think").into_string()
         );
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn finished_blocks_are_markdown_and_the_last_one_grows() {
-        let node = writing(&row(), &scope(), &text("# One\n\nTwo *th"));
+        let node = writing(&row(7), &text("# One\n\nTwo *th"));
         let html = node.html();
         assert!(html.contains("<h2 id=\"m/p-b0\">One</h2>"), "{html}");
         assert!(html.contains("<span id=\"m/p-text\">Two *th</span>"), "{html}");
@@ -187,8 +187,7 @@ mod tests {
 
     #[test]
     fn more_text_of_the_last_block_is_appended() {
-        let (old, new) =
-            (writing(&row(), &scope(), &text("Two *th")), writing(&row(), &scope(), &text("Two *three* <")));
+        let (old, new) = (writing(&row(7), &text("Two *th")), writing(&row(8), &text("Two *three* <")));
         assert_eq!(
             tree::diff(&old, &new),
             [protocol::frame::PatchOp::Append("m/p-text".into(), "ree* <".into())]
@@ -197,8 +196,7 @@ mod tests {
 
     #[test]
     fn a_finished_block_is_inserted_before_the_growing_one() {
-        let (old, new) =
-            (writing(&row(), &scope(), &text("One")), writing(&row(), &scope(), &text("One\n\nTwo")));
+        let (old, new) = (writing(&row(7), &text("One")), writing(&row(8), &text("One\n\nTwo")));
         let ops = tree::diff(&old, &new);
         assert!(
             matches!(&ops[..], [
@@ -211,7 +209,7 @@ mod tests {
 
     #[test]
     fn an_open_fence_grows_as_code() {
-        let html = writing(&row(), &scope(), &text("```rust\nfn f() {")).html();
+        let html = writing(&row(7), &text("```rust\nfn f() {")).html();
         assert!(html.contains("<pre><code id=\"m/p-text\">fn f() {</code></pre>"), "{html}");
     }
 
@@ -219,17 +217,17 @@ mod tests {
     fn a_text_that_was_broken_off_says_so() {
         let mut text = text("half a sen");
         text.metadata = Some(serde_json::json!({ "interrupted": true }));
-        assert!(answer(&row(), &scope(), &text).html().contains("Broken off here"));
+        assert!(answer(&row(7), &scope(), &text).html().contains("Broken off here"));
     }
 
     #[test]
     fn a_giant_text_is_cut_with_a_mark() {
-        let html = answer(&row(), &scope(), &text(&"word ".repeat(60_000))).html();
+        let html = answer(&row(7), &scope(), &text(&"word ".repeat(60_000))).html();
         assert!(html.len() < 2 * element::TEXT_BYTES && html.contains("more are not shown"));
     }
 
-    fn row() -> Row<'static> {
-        Row { id: "m/p", kind: "text", time: None, changed: Seq::new(7) }
+    fn row(changed: u64) -> Row<'static> {
+        Row { id: "m/p", kind: "text", time: None, changed: Seq::new(changed) }
     }
 
     fn scope() -> Scope {
