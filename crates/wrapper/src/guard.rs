@@ -63,7 +63,7 @@ async fn watch(args: &GuardArgs) -> io::Result<u8> {
         }
         tokio::select! {
             _ = children.recv() => {}
-            () = told.to_end(), if !ending => {
+            () = told.wait(), if !ending => {
                 ending = true;
                 tree.end(grace).await;
             }
@@ -123,7 +123,7 @@ impl Told {
         })
     }
 
-    async fn to_end(&mut self) {
+    async fn wait(&mut self) {
         let pipe = async {
             match &mut self.pipe {
                 // A byte, the end, an error: whichever, the wrapper has no more use for this process.

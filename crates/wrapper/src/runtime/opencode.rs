@@ -119,7 +119,7 @@ impl AgentRuntime for AgentServer {
         })?;
         Record::end_what_is_left(&start.state_dir, GRACE).await;
         let login = self.login();
-        let mut process = ServerProcess::start(Launch {
+        let mut process = ServerProcess::start(&Launch {
             guard: &self.guard,
             flavour: self.flavour,
             binary: &binary,

@@ -42,7 +42,7 @@ async fn p16_nothing_is_left_when_the_guards_parent_is_killed() {
     let (family, _) = family_of(&mut parent).await;
     let parent_pid = Pid::from_raw(parent.id().unwrap().cast_signed()).unwrap();
     kill_process(parent_pid, Signal::KILL).unwrap();
-    family.is_gone().await;
+    family.has_ended().await;
     parent.wait().await.unwrap();
 }
 
@@ -51,7 +51,7 @@ async fn p16_nothing_is_left_when_the_command_is_killed() {
     let mut guard = guard(&["--grace-ms", "200", "--", "sh", "-c", FAMILY]);
     let (family, _output) = family_of(&mut guard).await;
     kill_process(*family.pids.last().unwrap(), Signal::KILL).unwrap();
-    family.is_gone().await;
+    family.has_ended().await;
     assert_eq!(ended(&mut guard).await.code(), Some(128 + 9), "the guard says how the command ended");
 }
 
@@ -60,7 +60,7 @@ async fn p16_nothing_is_left_when_the_guard_is_told_to_end() {
     let mut guard = guard(&["--grace-ms", "200", "--", "sh", "-c", FAMILY]);
     let (family, _output) = family_of(&mut guard).await;
     kill_process(Pid::from_raw(guard.id().unwrap().cast_signed()).unwrap(), Signal::TERM).unwrap();
-    family.is_gone().await;
+    family.has_ended().await;
     assert_eq!(ended(&mut guard).await.code(), Some(128 + 15));
 }
 
@@ -104,9 +104,9 @@ struct Family {
 }
 
 impl Family {
-    async fn is_gone(self) {
-        for handle in self.handles {
-            is_gone(handle).await;
+    async fn has_ended(&self) {
+        for handle in &self.handles {
+            is_gone(handle.try_clone().unwrap()).await;
         }
     }
 }

@@ -87,13 +87,8 @@ mod tests {
 
     async fn lines_of(chunks: &[&[u8]]) -> Vec<String> {
         let mut lines = Vec::new();
-        let mut pipe = tokio_test_pipe(chunks);
-        drain(&mut pipe, |line| lines.push(line)).await.unwrap();
+        drain(std::io::Cursor::new(chunks.concat()), |line| lines.push(line)).await.unwrap();
         lines
-    }
-
-    fn tokio_test_pipe(chunks: &[&[u8]]) -> impl AsyncRead + Unpin {
-        std::io::Cursor::new(chunks.concat())
     }
 
     #[tokio::test]
@@ -145,7 +140,7 @@ mod tests {
 
     fn cut(text: &str, cuts: &[usize]) -> Vec<String> {
         let mut cuts: Vec<usize> =
-            cuts.iter().map(|cut| cut.min(&text.len())).copied().chain([0, text.len()]).collect();
+            cuts.iter().map(|cut| (*cut).min(text.len())).chain([0, text.len()]).collect();
         cuts.sort_unstable();
         let mut found = Vec::new();
         let mut lines = Lines::default();

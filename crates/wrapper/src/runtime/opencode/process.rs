@@ -59,9 +59,9 @@ pub(super) struct ServerProcess {
 }
 
 impl ServerProcess {
-    pub(super) fn start(launch: Launch<'_>) -> Result<Self, Failed> {
+    pub(super) fn start(launch: &Launch<'_>) -> Result<Self, Failed> {
         let mark = uuid::Uuid::new_v4().simple().to_string();
-        let mut child = command(&launch, &mark)?.spawn().map_err(|error| {
+        let mut child = command(launch, &mark)?.spawn().map_err(|error| {
             super::failed(format!("the guard {} cannot be started: {error}", launch.guard[0].display()))
         })?;
         let (said, listening) = oneshot::channel();

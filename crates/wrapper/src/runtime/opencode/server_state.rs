@@ -15,9 +15,8 @@ pub(super) async fn fetch(api: &Api, root: &str) -> Result<ServerState, ApiError
     for id in &ids {
         messages.extend(list(api.get(&["session", id, "message"]).await?)?);
     }
-    let status = match api.get(&["session", "status"]).await? {
-        Value::Object(status) => status,
-        _ => return Err(ApiError::Shape { what: "the status is no object" }),
+    let Value::Object(status) = api.get(&["session", "status"]).await? else {
+        return Err(ApiError::Shape { what: "the status is no object" });
     };
     let known: BTreeSet<&str> = ids.into_iter().collect();
     let permissions = pending(api, "permission", &known).await?;
@@ -59,8 +58,8 @@ pub(super) async fn pending(
 }
 
 fn list(value: Value) -> Result<Vec<Value>, ApiError> {
-    match value {
-        Value::Array(list) => Ok(list),
-        _ => Err(ApiError::Shape { what: "no list where a list was asked for" }),
-    }
+    let Value::Array(list) = value else {
+        return Err(ApiError::Shape { what: "no list where a list was asked for" });
+    };
+    Ok(list)
 }
