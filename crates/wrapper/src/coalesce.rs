@@ -279,9 +279,10 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
         /// Whatever comes in whichever rhythm: the fold of what is sent is the fold of what came.
         #[test]
-        fn p10_joined_deltas_fold_to_the_same_view(steps in proptest::collection::vec(step(), 1..300)) {
+        fn p10_joined_deltas_fold_to_the_same_view(steps in proptest::collection::vec(step(), 1..80)) {
             let mut coalescer = Coalescer::default();
             let (mut sent, mut came) = (Vec::new(), Vec::new());
             let mut now = Moment::START;
