@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use protocol::{
-    AgentId, Command, CommandId, CommandResult, Epoch, ErrorCode, ErrorDetail, LogId, NewEvent, Seq, Timestamp,
+    AgentId, Command, CommandId, CommandResult, Epoch, ErrorCode, ErrorDetail, LogId, NewEvent, Seq,
+    Timestamp,
     frame::{StartAt, WrapperPresence, WrapperState},
 };
 
@@ -22,7 +23,12 @@ pub trait RelayApi: Send + Sync {
     ///
     /// # Errors
     /// When the relay could not be asked. What the relay or the agent refuses is a [`CommandResult`] that is not `ok`.
-    async fn command(&self, agent: &AgentId, id: CommandId, command: Command) -> Result<CommandResult, ApiError>;
+    async fn command(
+        &self,
+        agent: &AgentId,
+        id: CommandId,
+        command: Command,
+    ) -> Result<CommandResult, ApiError>;
 
     /// Appends events that no wrapper numbered.
     ///

@@ -161,7 +161,11 @@ mod tests {
         assert_eq!(book.begin(now, &id("c0"), &Command::Abort), Begin::Deliver, "the oldest of one too many");
         assert!(matches!(book.begin(now, &id("c1"), &Command::Abort), Begin::Done(_)));
         assert_eq!(book.begin(now + REMEMBER_FOR, &id("c1"), &Command::Abort), Begin::Deliver);
-        assert_eq!(book.begin(now + REMEMBER_FOR, &id("c0"), &Command::Abort), Begin::Wait, "it is not finished");
+        assert_eq!(
+            book.begin(now + REMEMBER_FOR, &id("c0"), &Command::Abort),
+            Begin::Wait,
+            "it is not finished"
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use protocol::{
-    AgentId, CloseCode, Command, CommandId, CommandResult, ErrorCode, ErrorDetail, NewEvent, ProducerId, Seq, Timestamp,
-    TownId,
+    AgentId, CloseCode, Command, CommandId, CommandResult, ErrorCode, ErrorDetail, NewEvent, ProducerId, Seq,
+    Timestamp, TownId,
     codec::Frame,
     frame::{FromWrapper, IngestLimits, RuntimeInfo, ToWrapper, WrapperState},
     limits,
@@ -231,7 +231,8 @@ impl Ingest {
         let &Appended { acked, head, .. } = registered;
         let expected = if acked == 0 { hello.next.max(1) } else { acked + 1 };
         let queue = VecDeque::new();
-        self.state = State::Live(Live { hello, acked, head, expected, queue, appending: None, rejecting: false });
+        self.state =
+            State::Live(Live { hello, acked, head, expected, queue, appending: None, rejecting: false });
         self.say(&ToWrapper::Welcome { protocol: 1, acked, limits: IngestLimits::default(), config: None });
     }
 
@@ -256,7 +257,9 @@ impl Ingest {
             AppendError::Fenced { .. } => return self.handle_superseded(),
             AppendError::Hole { .. } => return self.fail(ErrorCode::BadRequest, &error.to_string()),
             AppendError::TooLarge { index, .. } => (first + *index as u64, ErrorCode::TooLarge, None),
-            AppendError::Store(store) if store.is_retryable() => (first, ErrorCode::Internal, Some(RETRY_FULL_MS)),
+            AppendError::Store(store) if store.is_retryable() => {
+                (first, ErrorCode::Internal, Some(RETRY_FULL_MS))
+            }
             AppendError::Conflict { .. } | AppendError::Store(_) | _ => {
                 return self.fail(ErrorCode::Internal, "the store failed: the relay's log says why");
             }
@@ -312,7 +315,16 @@ impl Ingest {
                 self.fail(ErrorCode::BadRequest, "this relay speaks protocol 1");
             }
             (
-                FromWrapper::Hello { protocol: _, wrapper_version, agent, town, producer, generation, runtime, next },
+                FromWrapper::Hello {
+                    protocol: _,
+                    wrapper_version,
+                    agent,
+                    town,
+                    producer,
+                    generation,
+                    runtime,
+                    next,
+                },
                 State::Silent,
             ) => {
                 let hello = Hello { agent, town, producer, generation, runtime, wrapper_version, next };
@@ -372,7 +384,8 @@ impl Ingest {
             return;
         }
         events.drain(..usize::try_from(live.expected - first).expect("it is less than the length"));
-        let too_large = events.iter().position(|event| event.data.json().len() > limits::EVENT_DATA_HARD_BYTES);
+        let too_large =
+            events.iter().position(|event| event.data.json().len() > limits::EVENT_DATA_HARD_BYTES);
         events.truncate(too_large.unwrap_or(events.len()));
         live.push(events);
         if too_large.is_some() {
@@ -406,8 +419,10 @@ impl Live {
         let bytes = events.iter().map(|event| event.data.json().len()).sum::<usize>();
         self.expected += events.len() as u64;
         match self.queue.back_mut() {
-            Some(last) if last.end() == first && last.events.len() + events.len() <= APPEND_EVENTS
-                && last.bytes + bytes <= limits::BATCH_BYTES =>
+            Some(last)
+                if last.end() == first
+                    && last.events.len() + events.len() <= APPEND_EVENTS
+                    && last.bytes + bytes <= limits::BATCH_BYTES =>
             {
                 last.events.append(&mut events);
                 last.bytes += bytes;
@@ -423,7 +438,11 @@ impl Live {
         let Batch { first, events, .. } = self.queue.pop_front()?;
         self.appending = Some(first);
         let producer = self.hello.producer.clone();
-        Some(Append::of(events).from_producer(ProducerBatch { producer, generation: self.hello.generation, first }))
+        Some(Append::of(events).from_producer(ProducerBatch {
+            producer,
+            generation: self.hello.generation,
+            first,
+        }))
     }
 
     /// Nothing from this number on was taken: the wrapper sends it again.

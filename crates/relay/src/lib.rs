@@ -14,6 +14,41 @@
 //! - `client` (feature) is the resuming Rust client.
 //! - `bin` (feature) is the standalone relay: `run`.
 //!
+//! # Embedding
+//! The router goes into any axum service; whoever owns it owns the socket and the signals:
+//! ```
+//! # #[cfg(feature = "server")]
+//! # fn main() {
+//! use std::sync::Arc;
+//!
+//! use gastown_relay::{
+//!     auth::{JwtAuthority, Keys, TicketBook},
+//!     server::{Relay, RelayConfig, ServeLimits, now, serve},
+//! };
+//! use store::{MemoryStore, RetentionPolicy};
+//!
+//! async fn service(shutdown: impl Future<Output = ()> + Clone + Send) -> std::io::Result<()> {
+//!     let authority = JwtAuthority::new(Keys::random(), Arc::new(TicketBook::new(now())));
+//!     let store = MemoryStore::new(RetentionPolicy::default());
+//!     let relay = Relay::new(Arc::new(store), Arc::new(authority), RelayConfig::default().with_host("agents.example"));
+//!     let app = axum::Router::new().merge(relay.router()).route("/", axum::routing::get(|| async { "mine" }));
+//!
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//!     let drained = async {
+//!         shutdown.clone().await;
+//!         relay.drain().await;
+//!     };
+//!     let (served, ()) = tokio::join!(serve(listener, app, ServeLimits::default(), shutdown.clone()), drained);
+//!     served
+//! }
+//!
+//! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+//! runtime.block_on(service(std::future::ready(()))).unwrap();
+//! # }
+//! # #[cfg(not(feature = "server"))]
+//! # fn main() {}
+//! ```
+//!
 //! `§n` cites `docs/protocol.md`.
 
 #[cfg(any(feature = "client", feature = "server"))]

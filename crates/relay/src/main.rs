@@ -23,7 +23,11 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let shutdown = CancellationToken::new();
-    let relay = run(args, |address| print_line(&format!("listening on http://{address}")), shutdown.clone().cancelled_owned());
+    let relay = run(
+        args,
+        |address| print_line(&format!("listening on http://{address}")),
+        shutdown.clone().cancelled_owned(),
+    );
     tokio::select! {
         ended = relay => Ok(ended?),
         ended = signals(&shutdown) => ended,

@@ -111,7 +111,11 @@ pub async fn run(
 ///
 /// # Errors
 /// When there is no signing key.
-pub fn service_token(args: &RelayArgs, town: TownId, now: Timestamp) -> Result<crate::auth::Secret, RunError> {
+pub fn service_token(
+    args: &RelayArgs,
+    town: TownId,
+    now: Timestamp,
+) -> Result<crate::auth::Secret, RunError> {
     let claims = ServiceClaims { town, service: "worker".to_owned(), expires: now.after(SERVICE_TOKEN_LIFE) };
     Ok(keys(args)?.sign(&Claims::Service(claims)))
 }
@@ -134,4 +138,55 @@ fn keys(args: &RelayArgs) -> Result<Keys, RunError> {
     std::fs::create_dir_all(dir)
         .map_err(|source| RunError::Io { doing: format!("make the directory {}", dir.display()), source })?;
     Ok(Keys::load_or_create(&dir.join("signing-key"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn p17_an_address_that_is_not_loopback_needs_a_key_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = RelayArgs { listen: "0.0.0.0:0".parse().unwrap(), ..args(dir.path()) };
+        let refused = run(open, |address| panic!("it listens on {address}"), std::future::ready(())).await;
+        assert!(matches!(refused, Err(RunError::OpenWithoutKey { .. })), "{refused:?}");
+
+        let key = dir.path().join("key");
+        Keys::load_or_create(&key).unwrap();
+        let keyed =
+            RelayArgs { listen: "0.0.0.0:0".parse().unwrap(), key_file: Some(key), ..args(dir.path()) };
+        run(keyed, |_| {}, std::future::ready(())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_key_file_that_was_named_must_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let args = RelayArgs { key_file: Some(dir.path().join("none")), ..args(dir.path()) };
+        assert!(matches!(run(args, |_| {}, std::future::ready(())).await, Err(RunError::Key(_))));
+    }
+
+    #[tokio::test]
+    async fn it_starts_twice_on_the_same_data_with_the_same_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tokens = Vec::new();
+        for _ in 0..2 {
+            run(args(dir.path()), |address| assert!(address.ip().is_loopback()), std::future::ready(()))
+                .await
+                .unwrap();
+            let town = "main".parse().unwrap();
+            tokens.push(service_token(&args(dir.path()), town, Timestamp::from_unix_ms(0)).unwrap());
+        }
+        assert!(tokens[0].is(tokens[1].expose()));
+    }
+
+    fn args(dir: &std::path::Path) -> RelayArgs {
+        RelayArgs {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            data_dir: dir.to_owned(),
+            key_file: None,
+            allow_hosts: Vec::new(),
+            service_token: None,
+            open_metrics: false,
+        }
+    }
 }

@@ -126,7 +126,9 @@ impl Subscription {
         let mut items = Vec::new();
         let State::Following { position, .. } = &self.state else { panic!("{NOT_OPEN}") };
         let after = *position;
-        self.deliver(segment.records(), after, &mut items, |log, filter, _| segment.narrowed(log, after, filter));
+        self.deliver(segment.records(), after, &mut items, |log, filter, _| {
+            segment.narrowed(log, after, filter)
+        });
         self.advance(segment.last(), &mut items);
         items
     }

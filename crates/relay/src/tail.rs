@@ -138,7 +138,11 @@ mod tests {
         tail.push(page(&[11, 12], 12));
         tail.push(page(&[15], 15));
         assert_eq!(seqs(&tail.after(&epoch(), Seq::new(10))), [11, 12]);
-        assert_eq!(seqs(&tail.after(&epoch(), Seq::new(11))), [11, 12], "the reader narrows what it has begun");
+        assert_eq!(
+            seqs(&tail.after(&epoch(), Seq::new(11))),
+            [11, 12],
+            "the reader narrows what it has begun"
+        );
         assert_eq!(seqs(&tail.after(&epoch(), Seq::new(12))), [15]);
         assert!(matches!(tail.after(&epoch(), Seq::new(15)), After::Nothing));
     }
@@ -154,7 +158,9 @@ mod tests {
     fn readers_of_one_segment_share_its_bytes() {
         let mut tail = tail(0);
         tail.push(page(&[1, 2], 2));
-        let (After::Segment(a), After::Segment(b)) = (tail.after(&epoch(), Seq::ZERO), tail.after(&epoch(), Seq::ZERO)) else {
+        let (After::Segment(a), After::Segment(b)) =
+            (tail.after(&epoch(), Seq::ZERO), tail.after(&epoch(), Seq::ZERO))
+        else {
             panic!("the segment is there")
         };
         assert_eq!(a.frame().as_ptr(), b.frame().as_ptr());
@@ -179,7 +185,10 @@ mod tests {
         let mut jump = page(&[31], 31);
         jump.bounds.floor = Seq::new(30);
         tail.push(jump);
-        assert!(matches!(tail.after(&epoch(), Seq::new(10)), After::Behind), "the store tells that reader of its gap");
+        assert!(
+            matches!(tail.after(&epoch(), Seq::new(10)), After::Behind),
+            "the store tells that reader of its gap"
+        );
         assert_eq!(seqs(&tail.after(&epoch(), Seq::new(30))), [31]);
     }
 
@@ -190,7 +199,10 @@ mod tests {
         other.bounds.epoch = Epoch::new("e2");
         tail.push(other);
         assert_eq!((tail.epoch(), tail.head()), (&Epoch::new("e2"), Seq::new(1)));
-        assert!(matches!(tail.after(&epoch(), Seq::new(10)), After::Behind), "the store tells that reader of its gap");
+        assert!(
+            matches!(tail.after(&epoch(), Seq::new(10)), After::Behind),
+            "the store tells that reader of its gap"
+        );
     }
 
     proptest! {
@@ -217,7 +229,10 @@ mod tests {
                         position = segment.last();
                     }
                     After::Nothing => break,
-                    After::Behind => return Ok(prop_assert!(seen.is_empty(), "a reader in the tail stays in it")),
+                    After::Behind => {
+                        prop_assert!(seen.is_empty(), "a reader in the tail stays in it");
+                        return Ok(());
+                    }
                 }
             }
             prop_assert_eq!(seen, all.into_iter().filter(|seq| *seq > from).collect::<Vec<_>>());

@@ -11,7 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use protocol::{
-    AgentId, CloseCode, Command, CommandId, CommandResult, Epoch, ErrorCode, ErrorDetail, LogId, Seq, Timestamp,
+    AgentId, CloseCode, Command, CommandId, CommandResult, Epoch, ErrorCode, ErrorDetail, LogId, Seq,
+    Timestamp,
     codec::Frame,
     frame::{FromViewer, StartAt, ToViewer, WrapperPresence},
     limits,
@@ -173,7 +174,8 @@ impl Viewer {
         self.unanswered = 0;
         if !self.rate.take(now) {
             let message = format!("at most {} frames per second", limits::VIEWER_FRAMES_PER_SECOND);
-            return self.fail(ErrorDetail { retry_after_ms: Some(1000), ..detail(ErrorCode::RateLimited, message) });
+            return self
+                .fail(ErrorDetail { retry_after_ms: Some(1000), ..detail(ErrorCode::RateLimited, message) });
         }
         match FromViewer::decode(text) {
             Ok(FromViewer::Subscribe { log, cursor, types }) => match TypeFilter::new(types) {
@@ -289,7 +291,10 @@ impl Viewer {
     /// The relay goes down.
     pub fn handle_drain(&mut self, retry_after_ms: u64) {
         let message = "the relay goes down: come back with the cursor";
-        self.fail(ErrorDetail { retry_after_ms: Some(retry_after_ms), ..detail(ErrorCode::Draining, message) });
+        self.fail(ErrorDetail {
+            retry_after_ms: Some(retry_after_ms),
+            ..detail(ErrorCode::Draining, message)
+        });
     }
 
     /// The viewer may not be served any further.

@@ -85,7 +85,9 @@ pub enum Capability {
 #[non_exhaustive]
 pub enum AuthError {
     /// There are none.
-    #[error("credentials are missing: send `Authorization: Bearer <token>`, or `ticket=<ticket>` on a stream")]
+    #[error(
+        "credentials are missing: send `Authorization: Bearer <token>`, or `ticket=<ticket>` on a stream"
+    )]
     Missing,
     /// They are of no kind that is known here, or their signature is wrong.
     #[error("the credentials are not valid")]
@@ -112,9 +114,14 @@ impl AuthError {
     #[must_use]
     pub fn code(self) -> ErrorCode {
         match self {
-            Self::Missing | Self::Invalid | Self::Expired | Self::Used | Self::Revoked => ErrorCode::Unauthenticated,
+            Self::Missing | Self::Invalid | Self::Expired | Self::Used | Self::Revoked => {
+                ErrorCode::Unauthenticated
+            }
             Self::WrongOrigin => ErrorCode::Forbidden,
             Self::TooManyTickets => ErrorCode::RateLimited,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,12 @@ impl TicketBook {
     ///
     /// # Errors
     /// [`AuthError::Used`], [`AuthError::Expired`], [`AuthError::WrongOrigin`].
-    pub fn consume(&self, ticket: &TicketClaims, origin: Option<&str>, now: Timestamp) -> Result<(), AuthError> {
+    pub fn consume(
+        &self,
+        ticket: &TicketClaims,
+        origin: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), AuthError> {
         let issued = Timestamp::from_unix_ms(ticket.issued_ms);
         let life = Duration::from_millis(limits::TICKET_LIFE_MS);
         if issued < self.started || now >= ticket.expires.min(issued.after(life)) {

@@ -231,7 +231,11 @@ impl Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -261,5 +265,45 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_connection_too_many_of_an_address_is_refused_and_others_are_not() {
+        let connections = Connections::new(ServeLimits { per_address: 2, ..ServeLimits::default() });
+        let [near, far, other] =
+            ["127.0.0.1:1", "192.0.2.1:1", "192.0.2.2:1"].map(|peer| peer.parse().unwrap());
+        let first = connections.admit(stream().await, far).unwrap();
+        let _second = connections.admit(stream().await, far).unwrap();
+        assert!(connections.admit(stream().await, far).is_none());
+        // The same address, as a socket for both protocols sees it.
+        assert!(connections.admit(stream().await, "[::ffff:192.0.2.1]:1".parse().unwrap()).is_none());
+        let _other = connections.admit(stream().await, other).unwrap();
+        let mut here = Vec::new();
+        for _ in 0..3 {
+            here.push(connections.admit(stream().await, near).expect("loopback has no cap of its own"));
+        }
+        drop(first);
+        assert!(connections.admit(stream().await, far).is_some());
+    }
+
+    #[tokio::test]
+    async fn bytes_that_a_connection_took_are_counted() {
+        use tokio::io::AsyncWriteExt as _;
+        let connections = Connections::new(ServeLimits::default());
+        let mut connection = connections.admit(stream().await, "127.0.0.1:1".parse().unwrap()).unwrap();
+        let progress = Progress(connection.written.clone());
+        connection.write_all(b"hello").await.unwrap();
+        assert_eq!(progress.bytes(), 5);
+    }
+
+    async fn stream() -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (stream, _) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        stream.unwrap()
     }
 }

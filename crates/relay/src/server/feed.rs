@@ -156,7 +156,8 @@ impl Feed {
                 if page.bounds.epoch == *tail.epoch() {
                     tail.push(page);
                 } else {
-                    *tail = Tail::new(log.clone(), page.bounds.epoch, page.bounds.floor, TailLimits::default());
+                    *tail =
+                        Tail::new(log.clone(), page.bounds.epoch, page.bounds.floor, TailLimits::default());
                 }
                 more
             }
@@ -211,7 +212,10 @@ impl Reader {
             let mut watchers = lock(&feed.watchers);
             if watchers.len() >= self.feeds.viewers_per_log {
                 let message = format!("{log} has {} viewers already", watchers.len());
-                return Err(ErrorDetail { retry_after_ms: Some(5_000), ..ErrorDetail::new(ErrorCode::RateLimited, message) });
+                return Err(ErrorDetail {
+                    retry_after_ms: Some(5_000),
+                    ..ErrorDetail::new(ErrorCode::RateLimited, message)
+                });
             }
             watchers.push(self.wake.clone());
         }
@@ -236,7 +240,10 @@ impl Reader {
 
     /// What comes after a position of an open log, and whether it was the store that had it.
     pub(super) async fn next(&self, log: &LogId, epoch: &Epoch, after: Seq) -> Result<Next, ErrorDetail> {
-        let hot = self.open.get(log).and_then(|feed| lock(&feed.tail).as_ref().map(|tail| tail.after(epoch, after)));
+        let hot = self
+            .open
+            .get(log)
+            .and_then(|feed| lock(&feed.tail).as_ref().map(|tail| tail.after(epoch, after)));
         match hot {
             Some(After::Segment(segment)) => Ok(Next::Segment(segment)),
             Some(After::Nothing) => Ok(Next::Nothing),

@@ -41,7 +41,12 @@ pub(super) enum Step {
 impl Follower {
     pub(super) fn new(relay: &Relay, log: LogId, from: Option<StartAt>, filter: TypeFilter) -> Self {
         let reader = Reader::new(relay.feeds().clone());
-        Self { relay: relay.clone(), reader, subscription: Subscription::new(log, from, filter), presence: None }
+        Self {
+            relay: relay.clone(),
+            reader,
+            subscription: Subscription::new(log, from, filter),
+            presence: None,
+        }
     }
 
     pub(super) fn log(&self) -> &LogId {
@@ -142,7 +147,9 @@ impl Deliveries {
                 Some(item) => return delivery(item).map(|delivery| (delivery, self)),
                 None => match self.follower.next().await {
                     Ok(Step::Items(items)) => self.ready.extend(items),
-                    Ok(Step::Presence(wrapper, since)) => return Some((Delivery::Presence { wrapper, since }, self)),
+                    Ok(Step::Presence(wrapper, since)) => {
+                        return Some((Delivery::Presence { wrapper, since }, self));
+                    }
                     Err(error) if error.code == ErrorCode::UnknownLog => self.wait_for_log().await?,
                     Err(error) => {
                         tracing::error!(log = %self.follower.log(), error = %error.message, "a log cannot be followed");

@@ -118,7 +118,8 @@ async fn log_of(parts: &mut Parts) -> Result<Option<LogId>, ErrorDetail> {
 /// A name that is not this relay's own, in `Host` or `Origin`, is that of somebody else's page (DNS rebinding, forgery
 /// across sites).
 fn check_host(relay: &Relay, headers: &HeaderMap) -> Result<(), ErrorDetail> {
-    let forbidden = |what: &str| Err(ErrorDetail::new(ErrorCode::Forbidden, format!("{what} is not allowed here")));
+    let forbidden =
+        |what: &str| Err(ErrorDetail::new(ErrorCode::Forbidden, format!("{what} is not allowed here")));
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if !text(header::HOST).is_some_and(|host| is_allowed(relay, host)) {
         return forbidden("that Host");

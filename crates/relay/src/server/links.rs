@@ -150,7 +150,8 @@ impl Links {
         match tokio::time::timeout(ANSWER_WITHIN, waiter).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => {
-                let message = "the wrapper did not answer in time: whether the command was carried out is not known";
+                let message =
+                    "the wrapper did not answer in time: whether the command was carried out is not known";
                 let result = CommandResult::refused(id, ErrorCode::AgentError, message);
                 self.finish(agent, &result);
                 result
@@ -177,7 +178,8 @@ impl Links {
             Begin::Deliver => {
                 let link = agent.link.as_ref().ok_or_else(offline)?;
                 if link.commands.try_send((id.clone(), command)).is_err() {
-                    let result = refused(ErrorCode::RateLimited, "the wrapper has more commands than it takes");
+                    let result =
+                        refused(ErrorCode::RateLimited, "the wrapper has more commands than it takes");
                     agent.book.finish(clock::instant(), &result);
                     return Err(result);
                 }

@@ -43,7 +43,12 @@ impl Metrics {
             ("bytes_out_total", "counter", "bytes of frames given to viewers", &self.bytes_out),
             ("viewers", "gauge", "streams that are open", &self.viewers),
             ("links", "gauge", "ingest links that are open", &self.links),
-            ("behind_reads_total", "counter", "reads of viewers that lagged behind the hot tail", &self.behind),
+            (
+                "behind_reads_total",
+                "counter",
+                "reads of viewers that lagged behind the hot tail",
+                &self.behind,
+            ),
             ("gaps_total", "counter", "gaps that viewers were told of", &self.gaps),
             ("refused_total", "counter", "requests that were refused", &self.refused),
             ("commands_total", "counter", "commands given to wrappers", &self.commands),

@@ -22,7 +22,8 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.0.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry_after = self.0.retry_after_ms.map(|ms| HeaderValue::from(ms.div_ceil(1000)));
         let mut response = (status, Json(ErrorBody { error: self.0 })).into_response();
         let headers = response.headers_mut();

@@ -59,7 +59,10 @@ pub(super) async fn page(
     let deadline = clock::instant() + Duration::from_secs(wait);
     loop {
         let (_, after) = subscription.position().expect("it is open");
-        let read = relay.store().read(subscription.log(), after, ReadLimit { events: limit, bytes: PAGE_BYTES }).await;
+        let read = relay
+            .store()
+            .read(subscription.log(), after, ReadLimit { events: limit, bytes: PAGE_BYTES })
+            .await;
         let page = read.map_err(|error| problem::of_read(&error))?;
         gap = gap_in(subscription.page(page.clone())).or(gap);
         if subscription.position().is_some_and(|(_, position)| position < after) {
@@ -154,7 +157,8 @@ pub(super) async fn view(
             })?;
             view.apply(&event);
         }
-        let Some(last) = page.records.last().map(|record| record.seq).filter(|last| page.more && *last < at) else {
+        let Some(last) = page.records.last().map(|record| record.seq).filter(|last| page.more && *last < at)
+        else {
             return Ok(Json(view).into_response());
         };
         after = last;

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use axum::Router;
 use futures_util::stream::BoxStream;
 use protocol::{
-    AgentId, Command, CommandId, CommandResult, LogId, NewEvent, Timestamp, agent::Lost,
+    AgentId, Command, CommandId, CommandResult, LogId, NewEvent, Timestamp,
+    agent::Lost,
     frame::{StartAt, WrapperPresence},
 };
 use rand::RngExt as _;
@@ -169,7 +170,8 @@ impl Relay {
             if presence.wrapper != WrapperPresence::Disconnected || presence.since != since {
                 return;
             }
-            let lost = NewEvent::of(clock::now(), "wrapper.lost", &Lost { since }).expect("a time serialises");
+            let lost =
+                NewEvent::of(clock::now(), "wrapper.lost", &Lost { since }).expect("a time serialises");
             if let Err(error) = relay.append(&LogId::Agent(agent), vec![lost]).await {
                 tracing::error!(%error, "a lost wrapper could not be recorded");
             }
@@ -183,13 +185,19 @@ impl RelayApi for Relay {
         follow::follow(self, log, from)
     }
 
-    async fn command(&self, agent: &AgentId, id: CommandId, command: Command) -> Result<CommandResult, ApiError> {
+    async fn command(
+        &self,
+        agent: &AgentId,
+        id: CommandId,
+        command: Command,
+    ) -> Result<CommandResult, ApiError> {
         Metrics::add(&self.metrics().commands, 1);
         Ok(self.links().command(agent, id, command).await)
     }
 
     async fn append(&self, log: &LogId, events: Vec<NewEvent>) -> Result<AppendedAt, ApiError> {
-        let appended = self.commit(log, Append::of(events)).await.map_err(|error| problem::of_append(&error))?;
+        let appended =
+            self.commit(log, Append::of(events)).await.map_err(|error| problem::of_append(&error))?;
         Ok(AppendedAt { epoch: appended.epoch, head: appended.head })
     }
 
@@ -209,8 +217,13 @@ impl RelayApi for Relay {
 
 impl Relay {
     /// Appends, and counts.
-    pub(super) async fn commit(&self, log: &LogId, batch: Append) -> Result<store::Appended, store::AppendError> {
-        let (events, bytes) = (batch.events.len(), batch.events.iter().map(|event| event.data.json().len()).sum());
+    pub(super) async fn commit(
+        &self,
+        log: &LogId,
+        batch: Append,
+    ) -> Result<store::Appended, store::AppendError> {
+        let (events, bytes) =
+            (batch.events.len(), batch.events.iter().map(|event| event.data.json().len()).sum());
         let appended = self.store().append(log, batch).await?;
         if events > 0 {
             Metrics::add(&self.metrics().commits, 1);

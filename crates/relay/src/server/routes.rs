@@ -55,7 +55,13 @@ enum Endpoint {
     Metrics,
 }
 
-const fn row(method: &'static str, path: &'static str, needs: Needs, stream: bool, endpoint: Endpoint) -> Route {
+const fn row(
+    method: &'static str,
+    path: &'static str,
+    needs: Needs,
+    stream: bool,
+    endpoint: Endpoint,
+) -> Route {
     Route { method, path, needs, stream, endpoint }
 }
 
@@ -106,7 +112,9 @@ impl Endpoint {
             Self::Events => on(filter, sse::events),
             Self::View => on(filter, read::view),
             Self::Presence => on(filter, read::presence),
-            Self::Append => on(filter, steer::append).layer(DefaultBodyLimit::max(limits::INGEST_FRAME_BYTES)),
+            Self::Append => {
+                on(filter, steer::append).layer(DefaultBodyLimit::max(limits::INGEST_FRAME_BYTES))
+            }
             Self::Command => on(filter, steer::command).layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES)),
             Self::Remove => on(filter, steer::remove),
             Self::Health => on(filter, read::health),

@@ -47,7 +47,12 @@ pub(super) async fn events(
     }
 }
 
-async fn follow(relay: &Relay, log: LogId, start: StartQuery, headers: &HeaderMap) -> Result<Response, Problem> {
+async fn follow(
+    relay: &Relay,
+    log: LogId,
+    start: StartQuery,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
     if relay.draining().is_cancelled() {
         return Err(Problem::new(ErrorCode::Draining, "the relay goes down: come back"));
     }
@@ -56,7 +61,8 @@ async fn follow(relay: &Relay, log: LogId, start: StartQuery, headers: &HeaderMa
     // A browser that reconnects says where it was, and keeps the address it was opened with.
     if let Some(last) = headers.get("last-event-id") {
         let cursor = last.to_str().ok().and_then(|text| text.parse::<Cursor>().ok());
-        let cursor = cursor.ok_or_else(|| Problem::new(ErrorCode::BadRequest, "Last-Event-ID is <epoch>:<seq>"))?;
+        let cursor =
+            cursor.ok_or_else(|| Problem::new(ErrorCode::BadRequest, "Last-Event-ID is <epoch>:<seq>"))?;
         from = Some(StartAt::After(cursor));
     }
     let mut follower = Follower::new(relay, log, from, filter);
@@ -124,7 +130,9 @@ fn render(follower: &Follower, step: Step) -> Bytes {
             Item::Subscribed(Bounds { epoch, floor, head }) => {
                 text.extend(frame("subscribed", &ToViewer::Subscribed { log: log(), epoch, floor, head }));
             }
-            Item::Gap { from, to, reason } => text.extend(frame("gap", &ToViewer::Gap { log: log(), from, to, reason })),
+            Item::Gap { from, to, reason } => {
+                text.extend(frame("gap", &ToViewer::Gap { log: log(), from, to, reason }))
+            }
             Item::Live(head) => text.extend(frame("live", &ToViewer::Live { log: log(), head })),
             Item::Ended(reason) => text.extend(frame("ended", &ToViewer::Ended { log: log(), reason })),
         }

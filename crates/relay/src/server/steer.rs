@@ -82,11 +82,15 @@ pub(super) async fn append(
         }
     }
     let appended = relay.commit(&log, batch).await.map_err(|error| problem::of_append(&error))?;
-    Ok(Json(AppendAnswer { acked: appended.acked, epoch: appended.epoch, head: appended.head }).into_response())
+    Ok(Json(AppendAnswer { acked: appended.acked, epoch: appended.epoch, head: appended.head })
+        .into_response())
 }
 
 /// `DELETE /v1/agents/{agent}`, `DELETE /v1/towns/{town}`.
-pub(super) async fn remove(State(relay): State<Relay>, Extension(log): Extension<LogId>) -> Result<StatusCode, Problem> {
+pub(super) async fn remove(
+    State(relay): State<Relay>,
+    Extension(log): Extension<LogId>,
+) -> Result<StatusCode, Problem> {
     relay.remove_log(&log).await?;
     Ok(StatusCode::NO_CONTENT)
 }

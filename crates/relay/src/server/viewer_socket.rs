@@ -52,7 +52,8 @@ impl StartQuery {
             let message = "this relay sends events: other views are the worker's";
             return Err(ErrorDetail::new(ErrorCode::Unsupported, message));
         }
-        let filter = TypeFilter::parse(self.types.as_deref().unwrap_or_default()).map_err(|e| bad(e.to_string()))?;
+        let filter =
+            TypeFilter::parse(self.types.as_deref().unwrap_or_default()).map_err(|e| bad(e.to_string()))?;
         let from = match (self.after.as_deref(), self.epoch, current) {
             (None, _, _) => None,
             (Some("head"), _, _) => Some(StartAt::Head),
@@ -78,7 +79,9 @@ pub(super) async fn one_log(
     let Ok(upgrade) = upgrade else { return not_a_websocket() };
     let query = match query {
         Ok(Query(query)) => query,
-        Err(error) => return wire::refuse(&relay, upgrade, ErrorDetail::new(ErrorCode::BadRequest, error.body_text())),
+        Err(error) => {
+            return wire::refuse(&relay, upgrade, ErrorDetail::new(ErrorCode::BadRequest, error.body_text()));
+        }
     };
     let current = relay.store().bounds(&log).await.ok().map(|bounds| bounds.epoch);
     match query.parse(current.as_ref()) {
@@ -277,7 +280,9 @@ impl Driver {
     fn take(&mut self, message: &Message) {
         match message {
             Message::Text(text) => self.viewer.handle_text(clock::instant(), text.as_bytes()),
-            Message::Binary(_) => self.viewer.fail(ErrorDetail::new(ErrorCode::BadRequest, "frames are text")),
+            Message::Binary(_) => {
+                self.viewer.fail(ErrorDetail::new(ErrorCode::BadRequest, "frames are text"))
+            }
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => self.viewer.handle_sign_of_life(),
         }
     }

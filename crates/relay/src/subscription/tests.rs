@@ -156,7 +156,8 @@ struct Seen {
 fn read(link: &mut Option<Subscription>, log: &Log, tail: &Tail, limit: usize, seen: &mut Seen) {
     let items = match link {
         None => {
-            let from = (seen.position > Seq::ZERO).then(|| Cursor { epoch: log.epoch.clone(), seq: seen.position });
+            let from =
+                (seen.position > Seq::ZERO).then(|| Cursor { epoch: log.epoch.clone(), seq: seen.position });
             let reader = link.insert(reader(from.map(StartAt::After)));
             if seen.position == Seq::ZERO {
                 // It asks for what is kept: `subscribed` says from where on that is.

@@ -1,0 +1,10 @@
+//! The relay over real sockets, on ports that the system chose.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails the test that called it")]
+
+mod agents;
+mod authority;
+mod bad_input;
+mod life;
+mod readers;
+mod support;

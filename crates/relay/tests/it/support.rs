@@ -1,0 +1,226 @@
+//! A relay, and what speaks to it.
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use gastown_relay::{
+    RelayApi as _,
+    auth::{Claims, JwtAuthority, Keys, Secret, ServiceClaims, TicketBook, WrapperClaims},
+    server::{Relay, RelayConfig, ServeLimits, now, serve},
+};
+use protocol::{AgentId, LogId, NewEvent, Timestamp};
+use serde_json::{Value, json};
+use store::{EventStore, MemoryStore, RetentionPolicy, SqliteOptions, SqliteStore};
+use tokio::{net::TcpStream, task::JoinHandle};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest as _, handshake::client::Request},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Nothing here takes this long, unless it never comes.
+const GENEROUS: Duration = Duration::from_secs(30);
+
+/// A relay that is served on a port of its own.
+pub(crate) struct Server {
+    pub(crate) relay: Relay,
+    pub(crate) keys: Keys,
+    pub(crate) tickets: Arc<TicketBook>,
+    pub(crate) address: SocketAddr,
+    shutdown: CancellationToken,
+    serving: JoinHandle<std::io::Result<()>>,
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Server {
+    /// Over a store in memory.
+    pub(crate) async fn start() -> Self {
+        Self::with(MemoryStore::new(RetentionPolicy::default()), RelayConfig::default()).await
+    }
+
+    /// Over SQLite.
+    pub(crate) async fn on_disk() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path().join("events.db"), SqliteOptions::default()).unwrap();
+        let mut server = Self::with(store, RelayConfig::default()).await;
+        server._dir = Some(dir);
+        server
+    }
+
+    pub(crate) async fn with(store: impl EventStore, config: RelayConfig) -> Self {
+        Self::limited(store, config, ServeLimits::default()).await
+    }
+
+    pub(crate) async fn limited(store: impl EventStore, config: RelayConfig, limits: ServeLimits) -> Self {
+        let (keys, tickets) = (Keys::random(), Arc::new(TicketBook::new(now())));
+        let authority = JwtAuthority::new(keys.clone(), tickets.clone());
+        let relay = Relay::new(Arc::new(store), Arc::new(authority), config);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let serving =
+            tokio::spawn(serve(listener, relay.router(), limits, shutdown.clone().cancelled_owned()));
+        Self { relay, keys, tickets, address, shutdown, serving, _dir: None }
+    }
+
+    /// Ends as a process does at SIGTERM.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.relay.drain().await;
+        within(self.serving).await.unwrap().unwrap();
+    }
+
+    pub(crate) fn operator(&self) -> Secret {
+        let claims =
+            ServiceClaims { town: "main".parse().unwrap(), service: "test".into(), expires: in_an_hour() };
+        self.keys.sign(&Claims::Service(claims))
+    }
+
+    pub(crate) fn wrapper_token(&self, agent: &str, generation: u64) -> Secret {
+        let (town, agent) = ("main".parse().unwrap(), agent.parse::<AgentId>().unwrap());
+        self.keys.sign(&Claims::Ingest(WrapperClaims { town, agent, generation, expires: in_an_hour() }))
+    }
+
+    pub(crate) async fn append(&self, log: &str, texts: &[&str]) {
+        let events = texts.iter().map(|text| event("note", &json!({ "text": text }))).collect();
+        self.relay.append(&log.parse::<LogId>().unwrap(), events).await.unwrap();
+    }
+
+    pub(crate) fn http(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A plain request with the operator's token.
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
+        within(http().get(self.http(path)).bearer_auth(self.operator().expose()).send()).await.unwrap()
+    }
+
+    /// A WebSocket with the operator's token.
+    pub(crate) async fn stream(&self, path: &str) -> Socket {
+        self.stream_as(path, Some(&self.operator())).await
+    }
+
+    pub(crate) async fn stream_as(&self, path: &str, token: Option<&Secret>) -> Socket {
+        let mut request = self.upgrade(path);
+        if let Some(token) = token {
+            let value = format!("Bearer {}", token.expose()).parse().unwrap();
+            request.headers_mut().insert("authorization", value);
+        }
+        Socket::connect(request).await
+    }
+
+    pub(crate) fn upgrade(&self, path: &str) -> Request {
+        format!("ws://{}{path}", self.address).into_client_request().unwrap()
+    }
+
+    /// A wrapper past its hello.
+    pub(crate) async fn wrapper(&self, agent: &str, producer: &str, generation: u64) -> Socket {
+        let mut socket = self.stream_as("/v1/ingest", Some(&self.wrapper_token(agent, generation))).await;
+        socket.send(&hello(agent, producer, generation)).await;
+        assert_eq!(socket.next().await["type"], "welcome");
+        socket
+    }
+}
+
+/// A WebSocket of frames that are JSON.
+pub(crate) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Socket {
+    pub(crate) async fn connect(request: Request) -> Self {
+        let (socket, _) = within(connect_async(request)).await.unwrap();
+        Self(socket)
+    }
+
+    pub(crate) async fn send(&mut self, frame: &Value) {
+        self.send_message(Message::text(frame.to_string())).await;
+    }
+
+    pub(crate) async fn send_message(&mut self, message: Message) {
+        within(self.0.send(message)).await.unwrap();
+    }
+
+    /// The stream below, to write what no client would.
+    pub(crate) fn raw(&mut self) -> &mut MaybeTlsStream<TcpStream> {
+        self.0.get_mut()
+    }
+
+    /// The next frame but heartbeats.
+    pub(crate) async fn next(&mut self) -> Value {
+        serde_json::from_str(&self.next_text().await).unwrap()
+    }
+
+    pub(crate) async fn next_text(&mut self) -> String {
+        match within(self.0.next()).await {
+            Some(Ok(Message::Text(text))) => text.to_string(),
+            other => panic!("a text frame was to come, not {other:?}"),
+        }
+    }
+
+    /// Frames up to and including one of this type.
+    pub(crate) async fn until(&mut self, kind: &str) -> Vec<Value> {
+        let mut frames = Vec::new();
+        loop {
+            frames.push(self.next().await);
+            if frames[frames.len() - 1]["type"] == kind {
+                return frames;
+            }
+        }
+    }
+
+    /// Text frames until the socket is closed, and the code of the close.
+    pub(crate) async fn closed(&mut self) -> (Vec<Value>, u16) {
+        let mut frames = Vec::new();
+        loop {
+            match within(self.0.next()).await {
+                Some(Ok(Message::Text(text))) => frames.push(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Close(Some(close)))) => return (frames, close.code.into()),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("a close was to come, not {other:?} after {frames:?}"),
+            }
+        }
+    }
+
+    /// As [`Socket::closed`], without the frames.
+    pub(crate) async fn close_code(&mut self) -> u16 {
+        self.closed().await.1
+    }
+}
+
+pub(crate) fn hello(agent: &str, producer: &str, generation: u64) -> Value {
+    json!({
+        "type": "hello", "protocol": 1, "wrapper_version": "0.1.0", "agent": agent, "town": "main",
+        "producer": producer, "generation": generation, "runtime": {"name": "scripted", "version": "1"}, "next": 1,
+    })
+}
+
+/// A client for plain HTTP.
+pub(crate) fn http() -> reqwest::Client {
+    // Whoever is first installs it for the process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
+
+/// Events as a wrapper sends them.
+pub(crate) fn append(first: u64, texts: &[&str]) -> Value {
+    let events = texts.iter().map(|text| event("note", &json!({ "text": text }))).collect::<Vec<_>>();
+    json!({"type": "append", "first": first, "events": events})
+}
+
+pub(crate) fn event(kind: &str, data: &Value) -> NewEvent {
+    NewEvent::of(Timestamp::from_unix_ms(1_795_198_984_413), kind, data).unwrap()
+}
+
+/// The texts of the events in these frames.
+pub(crate) fn texts<'a>(frames: impl IntoIterator<Item = &'a Value>) -> Vec<String> {
+    let events = frames.into_iter().filter(|frame| frame["type"] == "events");
+    let events = events.flat_map(|frame| frame["events"].as_array().unwrap());
+    events.map(|event| event["data"]["text"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(GENEROUS, future).await.expect("it does not come")
+}
+
+fn in_an_hour() -> Timestamp {
+    now().after(Duration::from_secs(3600))
+}
