@@ -38,8 +38,10 @@ impl Shutdown {
 
     /// Waits for a level above this one; for ever if the trigger is gone. Cancel-safe.
     pub async fn above(&mut self, level: ShutdownLevel) -> ShutdownLevel {
-        match self.0.wait_for(|asked| *asked > level).await {
-            Ok(asked) => *asked,
+        // The guard is let go before anything else is awaited.
+        let asked = self.0.wait_for(|asked| *asked > level).await.map(|asked| *asked);
+        match asked {
+            Ok(asked) => asked,
             Err(_) => std::future::pending().await,
         }
     }
