@@ -1,8 +1,8 @@
 //! The dashboard: server-rendered pages that change live (`ARCHITECTURE.md`).
 //!
-//! Everything that is shown is a pure function of the fold of a log ([`protocol::view::SessionView`]): [`part`] renders
-//! the parts of a transcript, [`page`] whole pages, both as [`tree::Node`]s. A change of a page is the difference of two
-//! trees; [`live`] computes it once per change and agent and sends it to every viewer. The page module
+//! Everything that is shown is a pure function of the fold of a log ([`protocol::view::SessionView`]): `part` renders
+//! the parts of a transcript, `page` whole pages, both as `tree::Node`s. A change of a page is the difference of two
+//! trees; `live` computes it once per change and agent and sends it to every viewer. The page module
 //! (`assets/live.js`) applies it.
 //!
 //! What a log holds is hostile input: agents print what they read. Every renderer escapes; the tests try each field.

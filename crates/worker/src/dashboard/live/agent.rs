@@ -419,7 +419,7 @@ mod tests {
 
     #[test]
     fn p3_another_epoch_replaces_the_page_without_a_reload() {
-        let mut state = State::of("toast".parse().unwrap());
+        let mut state = State::toast();
         state.take(&[subscribed("one"), delta(1, "old"), Delivery::Live { head: Seq::new(1) }]);
         let (_, place) = state.board(true).join(None);
         state.take(&[gap(GapReason::Epoch), subscribed("two"), delta(1, "new")]);
@@ -439,7 +439,7 @@ mod tests {
 
     #[test]
     fn readers_who_may_not_steer_have_a_page_of_their_own() {
-        let mut state = State::of("toast".parse().unwrap());
+        let mut state = State::toast();
         state.take(&[subscribed("one"), delta(1, "x"), Delivery::Live { head: Seq::new(1) }]);
         let has_dock = |board: &Board| board.regions().iter().any(|region| &*region.id == "dock");
         assert!(has_dock(state.board(true)));
@@ -447,8 +447,8 @@ mod tests {
     }
 
     impl State {
-        fn of(agent: AgentId) -> Self {
-            let feed = Feed::new(&agent, "Toast");
+        fn toast() -> Self {
+            let feed = Feed::new(&"toast".parse().unwrap(), "Toast");
             feed.state.into_inner().unwrap()
         }
     }
