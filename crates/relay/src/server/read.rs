@@ -135,7 +135,7 @@ fn json(text: Bytes) -> Response {
 /// Up to where a view is folded.
 #[derive(Debug, Deserialize)]
 pub(super) struct ViewQuery {
-    at: Option<u64>,
+    at: Option<Seq>,
 }
 
 /// `GET …/view`: the fold of what is kept, up to the head or `at`.
@@ -145,7 +145,7 @@ pub(super) async fn view(
     query: Result<Query<ViewQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::new(ErrorCode::BadRequest, error.body_text()))?;
-    let at = query.at.map_or(Seq::new(u64::MAX), Seq::new);
+    let at = query.at.unwrap_or(Seq::MAX);
     let (mut view, mut after) = (SessionView::default(), Seq::ZERO);
     loop {
         let page = relay.store().read(&log, after, ReadLimit::default()).await;

@@ -58,9 +58,10 @@ impl StartQuery {
             (None, _, _) => None,
             (Some("head"), _, _) => Some(StartAt::Head),
             (Some(after), epoch, current) => {
-                let seq = after.parse().map_err(|_| bad("`after` is a number or `head`".to_owned()))?;
+                let seq = after.parse::<u64>().ok().and_then(|seq| Seq::try_from(seq).ok());
+                let seq = seq.ok_or_else(|| bad("`after` is a position or `head`".to_owned()))?;
                 let epoch = epoch.map(|epoch| Epoch::new(&epoch)).or_else(|| current.cloned());
-                epoch.map(|epoch| StartAt::After(Cursor { epoch, seq: Seq::new(seq) }))
+                epoch.map(|epoch| StartAt::After(Cursor { epoch, seq }))
             }
         };
         Ok((from, filter))

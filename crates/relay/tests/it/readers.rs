@@ -154,7 +154,15 @@ async fn a_page_is_limited_and_says_that_there_is_more() {
     );
     let page = server.get("/v1/agents/a1/events?after=2").await.json::<Value>().await.unwrap();
     assert_eq!((&page["events"][0]["seq"], &page["more"]), (&json!(3), &json!(false)));
-    for query in ["limit=0", "limit=1001", "wait=31", "after=x", "limit=x", "types=*,".repeat(65).as_str()] {
+    for query in [
+        "limit=0",
+        "limit=1001",
+        "wait=31",
+        "after=x",
+        "after=9007199254740992",
+        "limit=x",
+        "types=*,".repeat(65).as_str(),
+    ] {
         assert_eq!(server.get(&format!("/v1/agents/a1/events?{query}")).await.status(), 400, "{query}");
     }
 }
