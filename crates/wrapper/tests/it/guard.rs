@@ -79,7 +79,8 @@ async fn p16_nothing_is_left_when_the_command_ends_by_itself() {
 #[tokio::test]
 async fn the_end_of_stdin_leaves_the_command_its_grace() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "trap 'echo saved > state; exit 3' TERM; echo ready; while :; do sleep 1000 & wait; done";
+    // A process that the shell just forked still has the shell's trap: only one that says so itself can be ended by TERM.
+    let script = "trap 'echo saved > state; exit 3' TERM; sh -c 'echo ready; exec sleep 1000' & wait";
     let mut guard = guard_in(folder.path(), &["--grace-ms", "20000", "--", "sh", "-c", script]);
     let mut output = lines(&mut guard);
     assert_eq!(output.next_line().await.unwrap().as_deref(), Some("ready"));
