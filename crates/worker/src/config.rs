@@ -62,6 +62,14 @@ pub enum Mode {
     },
 }
 
+impl Mode {
+    /// A relay in another process at this base URL, with the signing key of this file (or that of the data folder).
+    #[must_use]
+    pub fn remote(relay: impl Into<String>, signing_key: Option<PathBuf>) -> Self {
+        Self::Remote { relay: relay.into(), signing_key }
+    }
+}
+
 impl WorkerConfig {
     /// The defaults: town `main`, everything in one process, everything kept in this folder.
     #[must_use]

@@ -170,25 +170,28 @@ async fn launch(outside: Arc<Outside>, agent: Agent, orders: watch::Receiver<Ord
 }
 
 /// The task of a wrapper that an earlier worker launched.
-async fn recover(outside: Arc<Outside>, agent: Agent, orders: watch::Receiver<Order>) {
+async fn recover(outside: Arc<Outside>, agent: Agent, mut orders: watch::Receiver<Order>) {
     let mut link = Link::new(outside.relay.clone(), agent.id.clone(), outside.reconnect_grace);
-    let mut process: Box<dyn WrapperProcess> = match outside.launcher.adopt(&agent.id, agent.generation).await {
-        Adoption::Found(process) => process,
+    let mut process = match outside.launcher.adopt(&agent.id, agent.generation).await {
+        Adoption::Found(process) => Some(process),
+        Adoption::Unknown => None,
         Adoption::Gone => return outside.report_lost(&agent).await,
-        Adoption::Unknown => {
-            if !link.comes_up().await {
-                return outside.report_lost(&agent).await;
-            }
-            return outside.attend_and_report(&agent, &mut link, orders).await;
-        }
     };
-    let comes_back = *orders.borrow() != Order::Run || link.comes_up_or_ends(&mut *process).await;
-    if comes_back {
-        return outside.attend_and_report(&agent, &mut *process, orders).await;
+    let is_back = tokio::select! {
+        is_back = link.comes_up_or_ends(&mut process) => is_back,
+        // Whoever wants it to end does not wait for it to come back.
+        _ = orders.wait_for(|order| *order != Order::Run) => true,
+    };
+    match &mut process {
+        Some(process) if is_back => outside.attend_and_report(&agent, &mut **process, orders).await,
+        None if is_back => outside.attend_and_report(&agent, &mut link, orders).await,
+        Some(process) => {
+            tracing::warn!(agent = %agent.id, "its wrapper lives and does not come back: it is replaced");
+            outside.stop(&mut **process).await;
+            outside.report_lost(&agent).await;
+        }
+        None => outside.report_lost(&agent).await,
     }
-    tracing::warn!(agent = %agent.id, "its wrapper lives and does not come back: it is replaced");
-    outside.stop(&mut *process).await;
-    outside.report_lost(&agent).await;
 }
 
 impl Outside {
@@ -237,7 +240,12 @@ impl Outside {
         }
     }
 
-    async fn attend_and_report(&self, agent: &Agent, process: &mut dyn WrapperProcess, orders: watch::Receiver<Order>) {
+    async fn attend_and_report(
+        &self,
+        agent: &Agent,
+        process: &mut dyn WrapperProcess,
+        orders: watch::Receiver<Order>,
+    ) {
         if let Some(exit) = self.attend(agent, process, orders).await {
             let (agent, generation) = (agent.id.clone(), agent.generation);
             self.report(Command::WrapperExited { agent, generation, exit }).await;
@@ -263,7 +271,8 @@ impl Outside {
 
     /// Says something in an agent's log that its wrapper cannot say.
     async fn append(&self, agent: &AgentId, kind: &str, data: &impl serde::Serialize) {
-        let event = NewEvent::of(self.clock.now(), kind, data).expect("a payload serialises: its keys are strings");
+        let event =
+            NewEvent::of(self.clock.now(), kind, data).expect("a payload serialises: its keys are strings");
         if let Err(error) = self.relay.append(&LogId::Agent(agent.clone()), vec![event]).await {
             tracing::warn!(%agent, kind, error = &error as &dyn std::error::Error, "its log could not be told");
         }
@@ -283,7 +292,10 @@ impl Outside {
                     return;
                 }
                 Err(AskError::Journal(error)) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "a report is not written down yet");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a report is not written down yet"
+                    );
                     tokio::time::sleep(REPORT_RETRY).await;
                 }
             }
@@ -319,3 +331,6 @@ fn with_sources(error: &dyn std::error::Error) -> String {
         .collect::<Vec<_>>()
         .join(": ")
 }
+
+#[cfg(test)]
+mod tests;

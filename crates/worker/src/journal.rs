@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use protocol::{LogId, Seq, Timestamp, TownId};
 use store::{Append, AppendError, EventStore, ReadError, ReadLimit, Tail};
-use town::{Request, Rejection, Town, TownEvent};
+use town::{Rejection, Request, Town, TownEvent};
 
 use crate::limits::CONFLICTS;
 
@@ -92,7 +92,11 @@ impl Journal {
     }
 
     /// Decides on a request and commits what comes of it: the events that are in the journal now.
-    pub(crate) async fn commit(&mut self, now: Timestamp, request: &Request) -> Result<Vec<TownEvent>, CommitError> {
+    pub(crate) async fn commit(
+        &mut self,
+        now: Timestamp,
+        request: &Request,
+    ) -> Result<Vec<TownEvent>, CommitError> {
         for _ in 0..CONFLICTS {
             let events = self.town.decide(now, request)?;
             if events.is_empty() {

@@ -44,7 +44,7 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), StartError> {
-    Ok(start(config, listener).await?.run_until(shutdown).await?)
+    start(config, listener).await?.run_until(shutdown).await
 }
 
 /// Opens everything a worker needs, takes over the agents that an earlier one left, and begins to launch wrappers. What
@@ -139,8 +139,12 @@ impl Running {
     /// When the listener fails; the rest is ended all the same.
     pub async fn run_until(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), StartError> {
         let stop_serving = CancellationToken::new();
-        let serving =
-            tokio::spawn(serve(self.listener, self.router, self.limits, stop_serving.clone().cancelled_owned()));
+        let serving = tokio::spawn(serve(
+            self.listener,
+            self.router,
+            self.limits,
+            stop_serving.clone().cancelled_owned(),
+        ));
         tokio::pin!(serving);
         let early = tokio::select! {
             () = shutdown => None,
@@ -239,7 +243,11 @@ impl Relaying {
                     expires: config.clock.now().after(SERVICE_TOKEN_LIFE),
                 }));
                 let client = Client::new(relay, Credentials::bearer(Token::new(token.expose())))?;
-                Ok(Self { api: Arc::new(client), url: relay.trim_end_matches('/').to_owned(), embedded: None })
+                Ok(Self {
+                    api: Arc::new(client),
+                    url: relay.trim_end_matches('/').to_owned(),
+                    embedded: None,
+                })
             }
         }
     }
@@ -286,7 +294,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };
     SocketAddr::new(ip, address.port())
 }

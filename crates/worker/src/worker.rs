@@ -1,12 +1,6 @@
 //! The handle of a worker.
 
-use std::{
-    collections::BTreeSet,
-    fmt, io,
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt, io, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Uri, header};
 use protocol::{AgentId, Command, CommandId, CommandResult, LogId, Timestamp, TownId};
@@ -147,6 +141,11 @@ impl Worker {
 
     pub(crate) fn is_operator(&self, token: &str) -> bool {
         self.0.authority.is_operator(token)
+    }
+
+    /// Whether browsers reach it over HTTPS.
+    pub(crate) fn is_https(&self) -> bool {
+        self.0.url.starts_with("https://")
     }
 
     pub(crate) fn redeem_login(&self, key: &str) -> bool {

@@ -90,7 +90,10 @@ pub(super) async fn layer(
 fn access_of(method: &Method, path: &str) -> Option<Access> {
     // axum answers HEAD with the handler of GET.
     let method = if *method == Method::HEAD { &Method::GET } else { method };
-    ROUTES.iter().find(|route| route.method == method.as_str() && route.path == path).map(|route| route.access)
+    ROUTES
+        .iter()
+        .find(|route| route.method == method.as_str() && route.path == path)
+        .map(|route| route.access)
 }
 
 fn reaches(grant: &Grant, access: Access, agent: Option<&str>) -> bool {

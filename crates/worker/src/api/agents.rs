@@ -166,7 +166,9 @@ async fn check_files(registration: &Registration) -> Result<(), Failure> {
     if directory.starts_with('/') && !is_folder {
         return Err(missing("directory", directory));
     }
-    for (what, path) in [("scenario", &registration.runtime.scenario), ("recording", &registration.runtime.recording)] {
+    for (what, path) in
+        [("scenario", &registration.runtime.scenario), ("recording", &registration.runtime.recording)]
+    {
         if let Some(path) = path
             && path.starts_with('/')
             && !tokio::fs::metadata(path).await.is_ok_and(|found| found.is_file())

@@ -71,7 +71,7 @@ impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
         match error {
             ApiError::Refused(detail) => Self(detail),
-            error => {
+            error @ (ApiError::Unreachable { .. } | _) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the relay did not answer");
                 Self::new(ErrorCode::Internal, "the relay cannot be reached: see the worker's log")
             }
@@ -85,7 +85,9 @@ pub(super) fn commanded(result: CommandResult) -> Result<Response, Failure> {
         let data = serde_json::json!({ "id": result.id, "result": result.data });
         return Ok(success(StatusCode::OK, &data));
     }
-    Err(Failure(result.error.unwrap_or_else(|| ErrorDetail::new(ErrorCode::AgentError, "the agent did not take it"))))
+    Err(Failure(
+        result.error.unwrap_or_else(|| ErrorDetail::new(ErrorCode::AgentError, "the agent did not take it")),
+    ))
 }
 
 pub(super) async fn no_such_route(uri: Uri) -> Response {

@@ -8,7 +8,6 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use protocol::ErrorCode;
-use relay::auth::Secret;
 use serde::Deserialize;
 
 use super::{Failure, body};
@@ -73,7 +72,7 @@ pub(super) async fn log_out(State(worker): State<Worker>, headers: HeaderMap) ->
         tracing::error!(%error, "a session cannot be ended");
         return Failure::new(ErrorCode::Internal, "the session could not be ended").into_answer("/logout");
     }
-    see_other("/login", cookie("", 0))
+    see_other("/login", cookie("", 0, worker.is_https()))
 }
 
 /// The page that says how long to wait, if this address has to.
@@ -81,17 +80,22 @@ fn wait(worker: &Worker, address: Option<IpAddr>, next: &str) -> Option<Response
     let wait = worker.login_wait(address)?;
     let seconds = wait.as_secs().max(1);
     let message = format!("Too many wrong tokens. Try again in {seconds} s.");
-    let mut page = with_status(dashboard::login_page(worker, Some(&message), next), StatusCode::TOO_MANY_REQUESTS);
+    let mut page =
+        with_status(dashboard::login_page(worker, Some(&message), next), StatusCode::TOO_MANY_REQUESTS);
     page.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     Some(page)
 }
 
 async fn let_in(worker: &Worker, next: &str) -> Response {
     match worker.begin_session().await {
-        Ok(session) => see_other(next, session_header(&session)),
+        Ok(session) => {
+            let cookie = cookie(session.expose(), SESSION_LIFE.as_secs(), worker.is_https());
+            see_other(next, cookie)
+        }
         Err(error) => {
             tracing::error!(%error, "a session cannot be begun");
-            let failure = Failure::new(ErrorCode::Internal, "the session could not be written: is the disk full?");
+            let failure =
+                Failure::new(ErrorCode::Internal, "the session could not be written: is the disk full?");
             failure.into_answer("/login")
         }
     }
@@ -108,13 +112,11 @@ fn local(next: Option<&str>) -> &str {
     next.filter(is_local).unwrap_or("/")
 }
 
-fn session_header(session: &Secret) -> String {
-    cookie(session.expose(), SESSION_LIFE.as_secs())
-}
-
-/// A cookie that scripts cannot read and other sites cannot make a browser send.
-fn cookie(value: &str, max_age_s: u64) -> String {
-    format!("{SESSION_COOKIE}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={max_age_s}")
+/// A cookie that scripts cannot read and other sites cannot make a browser send; over HTTPS, if that is how the worker
+/// is reached, it is never sent without.
+fn cookie(value: &str, max_age_s: u64, is_https: bool) -> String {
+    let secure = if is_https { "; Secure" } else { "" };
+    format!("{SESSION_COOKIE}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={max_age_s}{secure}")
 }
 
 fn see_other(path: &str, cookie: String) -> Response {
@@ -139,7 +141,9 @@ mod tests {
     #[test]
     fn after_the_login_one_stays_on_this_server() {
         assert_eq!(local(Some("/agents/a1?x=1")), "/agents/a1?x=1");
-        for elsewhere in ["https://evil.example", "//evil.example", "/\\evil.example", "/a\r\nx: y", "", "javascript:x"] {
+        for elsewhere in
+            ["https://evil.example", "//evil.example", "/\\evil.example", "/a\r\nx: y", "", "javascript:x"]
+        {
             assert_eq!(local(Some(elsewhere)), "/", "{elsewhere:?}");
         }
         assert_eq!(local(None), "/");
@@ -147,7 +151,8 @@ mod tests {
 
     #[test]
     fn the_cookie_is_out_of_reach_of_scripts_and_of_other_sites() {
-        let cookie = cookie("v", 60);
-        assert_eq!(cookie, "gastown_session=v; HttpOnly; SameSite=Strict; Path=/; Max-Age=60");
+        let attributes = "gastown_session=v; HttpOnly; SameSite=Strict; Path=/; Max-Age=60";
+        assert_eq!(cookie("v", 60, false), attributes);
+        assert_eq!(cookie("v", 60, true), format!("{attributes}; Secure"));
     }
 }

@@ -38,7 +38,8 @@ pub(super) async fn ticket(
 
 /// The relay's name of a stream that is named as under `/api`: `…/agents/{a}/stream` and `…/agents/{a}/events?after_id=`.
 pub(crate) fn alias(town: &TownId, uri: &Uri) -> Option<Uri> {
-    let rest = uri.path().strip_prefix("/api/towns/")?.strip_prefix(town.as_str())?.strip_prefix("/agents/")?;
+    let rest =
+        uri.path().strip_prefix("/api/towns/")?.strip_prefix(town.as_str())?.strip_prefix("/agents/")?;
     let (agent, what) = rest.split_once('/')?;
     if agent.is_empty() || !matches!(what, "stream" | "events") {
         return None;
@@ -63,8 +64,14 @@ mod tests {
 
     #[test]
     fn the_names_under_api_are_those_of_the_relay() {
-        assert_eq!(aliased("/api/towns/main/agents/a1/stream?ticket=t&x=1"), Some("/v1/agents/a1/stream?ticket=t&x=1".into()));
-        assert_eq!(aliased("/api/towns/main/agents/a1/events?after_id=7"), Some("/v1/agents/a1/events?after=7".into()));
+        assert_eq!(
+            aliased("/api/towns/main/agents/a1/stream?ticket=t&x=1"),
+            Some("/v1/agents/a1/stream?ticket=t&x=1".into())
+        );
+        assert_eq!(
+            aliased("/api/towns/main/agents/a1/events?after_id=7"),
+            Some("/v1/agents/a1/events?after=7".into())
+        );
         assert_eq!(aliased("/api/towns/main/agents/a1/events"), Some("/v1/agents/a1/events".into()));
     }
 

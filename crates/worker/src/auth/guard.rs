@@ -53,12 +53,16 @@ impl Names {
 /// Why a request is refused without being looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("the request names no host, or one that is not allowed: start the worker with --allow-host <name>")]
+    #[error(
+        "the request names no host, or one that is not allowed: start the worker with --allow-host <name>"
+    )]
     Host,
     #[error("the request comes from a page of another origin")]
     Origin,
-    #[error("a change that is asked for with a cookie must come from a page of this server: \
-        send `Authorization: Bearer <token>` from anywhere else")]
+    #[error(
+        "a change that is asked for with a cookie must come from a page of this server: \
+        send `Authorization: Bearer <token>` from anywhere else"
+    )]
     Forged,
 }
 
@@ -90,11 +94,13 @@ pub(crate) fn check(method: &Method, headers: &HeaderMap, names: &Names) -> Resu
 pub(crate) async fn layer(State(names): State<Arc<Names>>, request: Request, next: Next) -> Response {
     match check(request.method(), request.headers(), &names) {
         Ok(()) => next.run(request).await,
-        Err(refusal) => Failure::new(ErrorCode::Forbidden, refusal.to_string()).into_answer(request.uri().path()),
+        Err(refusal) => {
+            Failure::new(ErrorCode::Forbidden, refusal.to_string()).into_answer(request.uri().path())
+        }
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: impl header::AsHeaderName) -> Option<&'a str> {
+fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
@@ -128,26 +134,40 @@ mod tests {
 
     #[test]
     fn a_request_by_a_known_name_passes() {
-        for host in ["localhost:4280", "127.0.0.1:4280", "[::1]:4280", "LOCALHOST", "town.example", "pub.example:8443"] {
-            assert_eq!(judge(Method::GET, &[("host", host)]), Ok(()), "{host}");
+        for host in [
+            "localhost:4280",
+            "127.0.0.1:4280",
+            "[::1]:4280",
+            "LOCALHOST",
+            "town.example",
+            "pub.example:8443",
+        ] {
+            assert_eq!(judge(&Method::GET, &[("host", host)]), Ok(()), "{host}");
         }
     }
 
     #[test]
     fn p17_an_unknown_host_is_refused() {
-        for host in ["evil.example", "localhost.evil.example:4280", "", "127.0.0.1.evil.example", "[::2]:4280"] {
-            assert_eq!(judge(Method::GET, &[("host", host)]), Err(Refusal::Host), "{host}");
+        for host in
+            ["evil.example", "localhost.evil.example:4280", "", "127.0.0.1.evil.example", "[::2]:4280"]
+        {
+            assert_eq!(judge(&Method::GET, &[("host", host)]), Err(Refusal::Host), "{host}");
         }
-        assert_eq!(judge(Method::GET, &[]), Err(Refusal::Host));
+        assert_eq!(judge(&Method::GET, &[]), Err(Refusal::Host));
     }
 
     #[test]
     fn p17_a_foreign_origin_is_refused_another_port_of_this_host_too() {
-        for origin in
-            ["https://evil.example", "null", "http://localhost:3000", "http://localhost", "file://", "http://localhost:4280/x"]
-        {
+        for origin in [
+            "https://evil.example",
+            "null",
+            "http://localhost:3000",
+            "http://localhost",
+            "file://",
+            "http://localhost:4280/x",
+        ] {
             let headers = [("host", "localhost:4280"), ("origin", origin)];
-            assert_eq!(judge(Method::GET, &headers), Err(Refusal::Origin), "{origin}");
+            assert_eq!(judge(&Method::GET, &headers), Err(Refusal::Origin), "{origin}");
         }
     }
 
@@ -155,7 +175,7 @@ mod tests {
     fn the_own_origin_passes_and_so_does_the_public_one() {
         for origin in ["http://localhost:4280", "https://localhost:4280", "https://pub.example:8443"] {
             let headers = [("host", "localhost:4280"), ("origin", origin), ("cookie", "gastown_session=x")];
-            assert_eq!(judge(Method::POST, &headers), Ok(()), "{origin}");
+            assert_eq!(judge(&Method::POST, &headers), Ok(()), "{origin}");
         }
     }
 
@@ -163,13 +183,19 @@ mod tests {
     fn p17_a_change_by_cookie_needs_to_say_where_it_comes_from() {
         let cookie = ("cookie", "gastown_session=x");
         let host = ("host", "localhost:4280");
-        assert_eq!(judge(Method::POST, &[host, cookie]), Err(Refusal::Forged));
-        assert_eq!(judge(Method::DELETE, &[host, cookie, ("sec-fetch-site", "cross-site")]), Err(Refusal::Forged));
-        assert_eq!(judge(Method::POST, &[host, cookie, ("sec-fetch-site", "same-site")]), Err(Refusal::Forged));
-        assert_eq!(judge(Method::POST, &[host, cookie, ("sec-fetch-site", "same-origin")]), Ok(()));
-        assert_eq!(judge(Method::GET, &[host, cookie]), Ok(()));
-        assert_eq!(judge(Method::POST, &[host, cookie, ("authorization", "Bearer x")]), Ok(()));
-        assert_eq!(judge(Method::POST, &[host]), Ok(()));
+        assert_eq!(judge(&Method::POST, &[host, cookie]), Err(Refusal::Forged));
+        assert_eq!(
+            judge(&Method::DELETE, &[host, cookie, ("sec-fetch-site", "cross-site")]),
+            Err(Refusal::Forged)
+        );
+        assert_eq!(
+            judge(&Method::POST, &[host, cookie, ("sec-fetch-site", "same-site")]),
+            Err(Refusal::Forged)
+        );
+        assert_eq!(judge(&Method::POST, &[host, cookie, ("sec-fetch-site", "same-origin")]), Ok(()));
+        assert_eq!(judge(&Method::GET, &[host, cookie]), Ok(()));
+        assert_eq!(judge(&Method::POST, &[host, cookie, ("authorization", "Bearer x")]), Ok(()));
+        assert_eq!(judge(&Method::POST, &[host]), Ok(()));
     }
 
     proptest! {
@@ -185,11 +211,11 @@ mod tests {
         }
     }
 
-    fn judge(method: Method, headers: &[(&'static str, &str)]) -> Result<(), Refusal> {
+    fn judge(method: &Method, headers: &[(&'static str, &str)]) -> Result<(), Refusal> {
         let headers = headers.iter().map(|(name, value)| {
             (http::HeaderName::from_static(name), http::HeaderValue::from_str(value).unwrap())
         });
-        check(&method, &headers.collect(), &names())
+        check(method, &headers.collect(), &names())
     }
 
     fn names() -> Names {

@@ -64,7 +64,8 @@ impl LoginLimiter {
         let mut failures = self.failures();
         failures.retain(|_, recent| recent.last().is_some_and(|at| now.since(*at) < LOGIN_WINDOW));
         if failures.len() >= LOGIN_ADDRESSES && !failures.contains_key(&address) {
-            let oldest = failures.iter().min_by_key(|(_, recent)| recent.last().copied()).map(|(name, _)| *name);
+            let oldest =
+                failures.iter().min_by_key(|(_, recent)| recent.last().copied()).map(|(name, _)| *name);
             failures.remove(&oldest.expect("a map at its limit is not empty"));
         }
         failures.entry(address).or_default().push(now);

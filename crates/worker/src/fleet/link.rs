@@ -31,16 +31,19 @@ impl Link {
         Self { relay, agent, deliveries, grace, away_since: None }
     }
 
-    /// Waits for it, as long as its grace; whether it is up.
-    pub(super) async fn comes_up(&mut self) -> bool {
-        tokio::time::timeout(self.grace, self.up()).await.is_ok()
-    }
-
-    /// The same for a wrapper whose process can be seen; `true` too if that has ended.
-    pub(super) async fn comes_up_or_ends(&mut self, process: &mut dyn WrapperProcess) -> bool {
+    /// Waits for it, as long as its grace; whether it is up, or the wrapper's process, if that can be seen, has ended.
+    pub(super) async fn comes_up_or_ends(&mut self, process: &mut Option<Box<dyn WrapperProcess>>) -> bool {
+        let grace = self.grace;
+        let end = async {
+            match process {
+                Some(process) => _ = process.wait().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            up = self.comes_up() => up,
-            _ = process.wait() => true,
+            () = self.up() => true,
+            () = end => true,
+            () = tokio::time::sleep(grace) => false,
         }
     }
 
@@ -80,6 +83,8 @@ impl WrapperProcess for Link {
     }
 
     async fn terminate(&mut self) {
+        // One that was told to end and goes away does not come back.
+        self.grace = Duration::ZERO;
         let id = crate::worker::fresh_command_id();
         let result = self.relay.command(&self.agent, id, Command::Stop { drain: false }).await;
         if let Err(error) = result {
@@ -88,15 +93,17 @@ impl WrapperProcess for Link {
     }
 
     async fn kill(&mut self) {
-        // Out of reach: the next generation fences it, and its own relay link tells it so.
-        self.grace = Duration::ZERO;
+        // Out of reach: the next generation fences it, and its link tells it so.
         self.away_since.get_or_insert_with(Instant::now);
     }
 }
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("agent", &self.agent).field("away_since", &self.away_since).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("agent", &self.agent)
+            .field("away_since", &self.away_since)
+            .finish_non_exhaustive()
     }
 }
 

@@ -53,7 +53,9 @@ impl LocalLauncher {
         command.args(&self.command[1..]);
         command.args(arguments(spec, folder));
         // The agent may need what is in the environment; the worker's own credentials are not for it.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GASTOWN_")) {
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GASTOWN_"))
+        {
             command.env_remove(name);
         }
         command.env("GASTOWN_WRAPPER_TOKEN", spec.token.expose());
@@ -80,9 +82,10 @@ impl LocalLauncher {
         }
         match Lock::attempt(&path).map_err(failed)? {
             Attempt::Taken(lock) => Ok(lock),
-            Attempt::Held(holder) => {
-                Err(LaunchError::Occupied { agent: agent.clone(), pid: holder.map_or(0, |holder| holder.pid) })
-            }
+            Attempt::Held(holder) => Err(LaunchError::Occupied {
+                agent: agent.clone(),
+                pid: holder.map_or(0, |holder| holder.pid),
+            }),
         }
     }
 
@@ -105,10 +108,9 @@ impl Launcher for LocalLauncher {
         command.stdin(Stdio::from(lock.share().map_err(in_log)?));
         command.stdout(Stdio::from(log.try_clone().map_err(in_log)?));
         command.stderr(Stdio::from(log));
-        let child = command.spawn().map_err(|source| LaunchError::Spawn {
-            command: PathBuf::from(&self.command[0]),
-            source,
-        })?;
+        let child = command
+            .spawn()
+            .map_err(|source| LaunchError::Spawn { command: PathBuf::from(&self.command[0]), source })?;
         if let Some(pid) = child.id() {
             lock.name(Holder { pid, generation: spec.generation }).map_err(in_log)?;
         }
@@ -188,7 +190,10 @@ impl Adopted {
             Ok(Attempt::Held(Some(still))) if still == holder => {}
             Ok(_) | Err(_) => return None,
         }
-        #[expect(deprecated, reason = "its successor is unsafe for what is no owned descriptor, and this is one")]
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe for what is no owned descriptor, and this is one"
+        )]
         let process = AsyncFd::new(process).ok()?;
         Some(Self { pid: holder.pid, process, log })
     }
@@ -200,7 +205,9 @@ impl WrapperProcess for Adopted {
         // A pidfd becomes readable when its process ends, and stays so.
         let _ = self.process.readable().await;
         let words = last_words(&self.log).unwrap_or_default();
-        WrapperExit::Crashed { reason: format!("it ended, with a code only its earlier worker could learn{words}") }
+        WrapperExit::Crashed {
+            reason: format!("it ended, with a code only its earlier worker could learn{words}"),
+        }
     }
 
     async fn terminate(&mut self) {

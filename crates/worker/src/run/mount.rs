@@ -45,7 +45,10 @@ pub(super) fn router(worker: Worker, relay: Option<Router>, names: Names) -> Rou
         dashboard: dashboard::router(worker),
         relay: relay.unwrap_or_else(without_relay),
     };
-    Router::new().fallback(dispatch).with_state(parts).layer(from_fn_with_state(Arc::new(names), guard::layer))
+    Router::new()
+        .fallback(dispatch)
+        .with_state(parts)
+        .layer(from_fn_with_state(Arc::new(names), guard::layer))
 }
 
 async fn dispatch(State(parts): State<Parts>, mut request: Request) -> Response {
@@ -66,7 +69,8 @@ async fn dispatch(State(parts): State<Parts>, mut request: Request) -> Response 
 /// Streams of pages are the dashboard's, though they bear the relay's names (`docs/protocol.md` §4).
 fn part_of(uri: &Uri) -> Part {
     let path = uri.path();
-    let is_below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let is_below =
+        |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let asks_for_html = || uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "view=html"));
     if is_below("/v1") {
         return if asks_for_html() { Part::Dashboard } else { Part::Relay };
@@ -79,7 +83,10 @@ fn part_of(uri: &Uri) -> Part {
 
 /// What a worker answers in place of its relay, if that is another process.
 fn without_relay() -> Router {
-    Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(|| async { "ok" })).fallback(elsewhere)
+    Router::new()
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/readyz", get(|| async { "ok" }))
+        .fallback(elsewhere)
 }
 
 async fn elsewhere(uri: Uri) -> Response {

@@ -38,7 +38,13 @@ async fn p17_every_route_lets_in_exactly_those_whose_credentials_reach_it() {
             let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             // The login page says 401 to a wrong token, whoever brings it.
             let expected = admits(route, *reach) || route.path == "/login";
-            assert_eq!(!refused || route.path == "/login", expected, "{} {} with {name}: {status}", route.method, route.path);
+            assert_eq!(
+                !refused || route.path == "/login",
+                expected,
+                "{} {} with {name}: {status}",
+                route.method,
+                route.path
+            );
             if refused && route.path != "/login" {
                 let wanted = if *reach == Reach::Nothing { 401 } else { 403 };
                 assert_eq!(status.as_u16(), wanted, "{} {} with {name}", route.method, route.path);
@@ -57,7 +63,11 @@ async fn p17_every_route_of_the_table_is_mounted_and_none_is_named_twice() {
         let path = route.path.replace("{town}", "main").replace("{agent}", "nobody");
         let response = town.request(route.method.parse().unwrap(), &path).send().await.unwrap();
         let text = response.text().await.unwrap();
-        assert!(!text.contains("no such route") && !text.contains("does not take this method"), "{}", route.path);
+        assert!(
+            !text.contains("no such route") && !text.contains("does not take this method"),
+            "{}",
+            route.path
+        );
     }
     town.stop().await;
 }
@@ -71,7 +81,11 @@ async fn p17_the_dashboard_shows_nothing_without_credentials() {
         assert!(!response.status().is_success(), "{path}: {}", response.status());
     }
     let steer = town.plain(Method::POST, "/agents/toast/abort").send().await.unwrap();
-    assert!(!steer.status().is_success() && steer.status() != StatusCode::SERVICE_UNAVAILABLE, "{}", steer.status());
+    assert!(
+        !steer.status().is_success() && steer.status() != StatusCode::SERVICE_UNAVAILABLE,
+        "{}",
+        steer.status()
+    );
     town.stop().await;
 }
 
@@ -79,7 +93,9 @@ async fn p17_the_dashboard_shows_nothing_without_credentials() {
 async fn p17_an_unknown_host_or_a_foreign_origin_is_refused_on_every_part() {
     let town = TestWorker::start().await;
     for path in ["/", "/api/towns", "/login", "/v1/agents/toast/events", "/healthz", "/assets/app.css"] {
-        for (header, value) in [("host", "evil.example"), ("origin", "https://evil.example"), ("origin", "null")] {
+        for (header, value) in
+            [("host", "evil.example"), ("origin", "https://evil.example"), ("origin", "null")]
+        {
             let response = town.request(Method::GET, path).header(header, value).send().await.unwrap();
             assert_eq!(response.status(), StatusCode::FORBIDDEN, "{path} with {header}: {value}");
         }
@@ -93,7 +109,11 @@ async fn p17_a_cookie_changes_nothing_from_a_page_of_another_site() {
     town.register("toast", false).await;
     let cookie = town.cookie().await;
     let delete = || town.plain(Method::DELETE, "/api/towns/main/agents/toast").header("cookie", &cookie);
-    for forged in [delete(), delete().header("origin", "https://evil.example"), delete().header("sec-fetch-site", "same-site")] {
+    for forged in [
+        delete(),
+        delete().header("origin", "https://evil.example"),
+        delete().header("sec-fetch-site", "same-site"),
+    ] {
         assert_eq!(answer(forged).await.refusal().0, "forbidden");
     }
     assert_eq!(answer(delete().header("origin", town.url(""))).await.status, StatusCode::OK);
@@ -103,9 +123,8 @@ async fn p17_a_cookie_changes_nothing_from_a_page_of_another_site() {
 #[tokio::test]
 async fn a_port_that_others_reach_needs_a_name_and_a_token_that_is_there() {
     let folder = tempfile::tempdir().unwrap();
-    let attempt = async |config: WorkerConfig| {
-        start(config, TcpListener::bind("0.0.0.0:0").await.unwrap()).await
-    };
+    let attempt =
+        async |config: WorkerConfig| start(config, TcpListener::bind("0.0.0.0:0").await.unwrap()).await;
     let bare = || WorkerConfig::new(folder.path());
     let named = || bare().with_allowed_host("town.example");
     for config in [bare(), named()] {
@@ -160,12 +179,20 @@ async fn credentials(town: &TestWorker) -> Vec<(&'static str, Reach, With)> {
         ("nothing", Reach::Nothing, Box::new(|request| request)),
         ("a wrong token", Reach::Nothing, bearer("gt_wrong")),
         ("an empty token", Reach::Nothing, bearer("")),
-        ("the token of another scheme", Reach::Nothing, Box::new(|request| request.header("authorization", "Basic eDp5"))),
+        (
+            "the token of another scheme",
+            Reach::Nothing,
+            Box::new(|request| request.header("authorization", "Basic eDp5")),
+        ),
         ("a wrong cookie", Reach::Nothing, {
             let own = own.clone();
             Box::new(move |request| request.header("cookie", "gastown_session=x").header("origin", &own))
         }),
-        ("a ticket in the query", Reach::Nothing, Box::new(move |request| request.query(&[("ticket", &ticket_text)]))),
+        (
+            "a ticket in the query",
+            Reach::Nothing,
+            Box::new(move |request| request.query(&[("ticket", &ticket_text)])),
+        ),
         ("a wrapper token that expired", Reach::Nothing, signed(&keys, &wrapper("toast", past))),
         ("a service token of another town", Reach::Nothing, signed(&keys, &service("other"))),
         ("a service token of another key", Reach::Nothing, signed(&other_keys, &service("main"))),

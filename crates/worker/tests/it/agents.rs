@@ -17,7 +17,10 @@ async fn an_agent_is_registered_started_and_stopped() {
     assert_eq!(answer.data()["phase"], json!({ "state": "stopped" }));
 
     let answer = town.post("/api/towns/main/agents/toast/start", &json!({})).await;
-    assert_eq!((&answer.data()["phase"]["state"], &answer.data()["generation"]), (&json!("running"), &json!(1)));
+    assert_eq!(
+        (&answer.data()["phase"]["state"], &answer.data()["generation"]),
+        (&json!("running"), &json!(1))
+    );
     let wrapper = town.launcher.next().await;
     assert_eq!(wrapper.spec.relay, format!("http://{}", town.address));
     assert_eq!((wrapper.spec.agent.name.as_str(), wrapper.spec.generation), ("Toast", 1));
@@ -93,18 +96,49 @@ async fn each_refusal_says_what_to_do() {
     let agents = "/api/towns/main/agents";
     let kilo = json!({ "kind": "kilo" });
     for (body, status, code, sentence) in [
-        (registration("TOAST", folder, false), 409, "conflict", "the name \"TOAST\" is taken: agent toast has it"),
-        (registration("a b", folder, false), 400, "bad_request", "\"a b\" cannot be an agent's name: an agent id may hold only"),
+        (
+            registration("TOAST", folder, false),
+            409,
+            "conflict",
+            "the name \"TOAST\" is taken: agent toast has it",
+        ),
+        (
+            registration("a b", folder, false),
+            400,
+            "bad_request",
+            "\"a b\" cannot be an agent's name: an agent id may hold only",
+        ),
         (registration("jam", &folder.join("nowhere"), false), 400, "bad_request", "there is no directory"),
-        (json!({ "name": "jam", "runtime": { "kind": "codex" }, "directory": folder }), 400, "bad_request",
-            "\"codex\" is no runtime: use one of opencode, kilo, scripted, replay"),
-        (json!({ "name": "jam", "runtime": kilo, "directory": "src" }), 400, "bad_request", "must be an absolute path"),
-        (json!({ "name": "jam", "runtime": kilo, "directory": folder, "role": "boss" }), 400, "bad_request",
-            "\"boss\" is no role: use one of mayor, polecat, refinery, witness, crew"),
-        (json!({ "name": "jam", "runtime": { "kind": "scripted" }, "directory": folder }), 400, "bad_request",
-            "a scripted agent needs a scenario"),
-        (json!({ "name": "jam", "runtime": { "kind": "replay", "recording": "/no/file" }, "directory": folder }), 400,
-            "bad_request", "there is no recording \"/no/file\""),
+        (
+            json!({ "name": "jam", "runtime": { "kind": "codex" }, "directory": folder }),
+            400,
+            "bad_request",
+            "\"codex\" is no runtime: use one of opencode, kilo, scripted, replay",
+        ),
+        (
+            json!({ "name": "jam", "runtime": kilo, "directory": "src" }),
+            400,
+            "bad_request",
+            "must be an absolute path",
+        ),
+        (
+            json!({ "name": "jam", "runtime": kilo, "directory": folder, "role": "boss" }),
+            400,
+            "bad_request",
+            "\"boss\" is no role: use one of mayor, polecat, refinery, witness, crew",
+        ),
+        (
+            json!({ "name": "jam", "runtime": { "kind": "scripted" }, "directory": folder }),
+            400,
+            "bad_request",
+            "a scripted agent needs a scenario",
+        ),
+        (
+            json!({ "name": "jam", "runtime": { "kind": "replay", "recording": "/no/file" }, "directory": folder }),
+            400,
+            "bad_request",
+            "there is no recording \"/no/file\"",
+        ),
         (json!({ "name": "jam" }), 400, "bad_request", "missing field `runtime`"),
     ] {
         let answer = town.post(agents, &body).await;
@@ -176,7 +210,8 @@ async fn a_registration_that_is_sent_again_with_its_key_is_carried_out_once() {
     assert_eq!(answer(register()).await.status, StatusCode::CREATED);
     town.launcher.next().await;
     assert!(!town.launcher.has_more().await);
-    let other = town.request(Method::POST, "/api/towns/main/agents/toast/stop").header("Idempotency-Key", "k1");
+    let other =
+        town.request(Method::POST, "/api/towns/main/agents/toast/stop").header("Idempotency-Key", "k1");
     assert_eq!(answer(other).await.refusal().0, "conflict");
     town.stop().await;
 }

@@ -126,7 +126,10 @@ async fn a_command_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let launcher = LocalLauncher::new(vec!["/no/such/wrapper".into()], folder.path().to_owned());
     let error = launcher.launch(spec()).await.unwrap_err();
-    assert!(matches!(&error, LaunchError::Spawn { command, .. } if command == Path::new("/no/such/wrapper")), "{error}");
+    assert!(
+        matches!(&error, LaunchError::Spawn { command, .. } if command == Path::new("/no/such/wrapper")),
+        "{error}"
+    );
 }
 
 #[tokio::test]

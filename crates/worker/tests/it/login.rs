@@ -19,7 +19,10 @@ async fn the_token_opens_the_door_and_logging_out_closes_it() {
 
     let out = town.plain(Method::POST, "/logout").header("cookie", cookie).header("origin", town.url(""));
     let out = out.send().await.unwrap();
-    assert_eq!((out.status(), &out.headers()["location"]), (StatusCode::SEE_OTHER, &"/login".parse().unwrap()));
+    assert_eq!(
+        (out.status(), &out.headers()["location"]),
+        (StatusCode::SEE_OTHER, &"/login".parse().unwrap())
+    );
     assert_eq!(towns(&town, cookie).await, StatusCode::UNAUTHORIZED);
     town.stop().await;
 }
@@ -30,7 +33,10 @@ async fn a_login_link_works_once() {
     let link = town.worker.one_use_login_url();
     let path = link.strip_prefix(&town.url("")).unwrap();
     let first = town.plain(Method::GET, path).send().await.unwrap();
-    assert_eq!((first.status(), &first.headers()["location"]), (StatusCode::SEE_OTHER, &"/".parse().unwrap()));
+    assert_eq!(
+        (first.status(), &first.headers()["location"]),
+        (StatusCode::SEE_OTHER, &"/".parse().unwrap())
+    );
     assert_eq!(first.headers()["referrer-policy"], "no-referrer");
     let second = town.plain(Method::GET, path).send().await.unwrap();
     assert_eq!(second.status(), StatusCode::UNAUTHORIZED);
@@ -82,7 +88,11 @@ async fn p19_the_token_is_in_no_file_but_its_own() {
         let path = entry.unwrap().path();
         if path.is_file() && !path.ends_with("operator-token") {
             let bytes = std::fs::read(&path).unwrap();
-            assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()), "{}", path.display());
+            assert!(
+                !bytes.windows(token.len()).any(|window| window == token.as_bytes()),
+                "{}",
+                path.display()
+            );
         }
     }
 }

@@ -7,6 +7,7 @@ mod agents;
 mod dashboard;
 mod launching;
 mod login;
+mod remote;
 mod restart;
 mod steering;
 mod streams;

@@ -62,6 +62,7 @@ async fn a_wrapper_that_outlived_its_worker_comes_back_with_its_old_token() {
     let mut wrapper = town.launch("toast").await;
     let mut link = FakeLink::connect(&wrapper).await;
     link.event("agent.started", &json!({ "generation": 1, "runtime": "fake", "version": "1" })).await;
+    drop(link);
     let (folder, store) = town.stop().await;
 
     let town = TestWorker::start_over(folder, store, FakeLauncher::blind(), |config| {
@@ -77,15 +78,20 @@ async fn a_wrapper_that_outlived_its_worker_comes_back_with_its_old_token() {
     assert!(!town.launcher.has_more().await);
 
     let stop = json!({});
-    let (_, (_, command)) = tokio::join!(town.post("/api/towns/main/agents/toast/stop", &stop), link.command());
+    let (_, (_, command)) =
+        tokio::join!(town.post("/api/towns/main/agents/toast/stop", &stop), link.command());
     assert_eq!(command, protocol::Command::Stop { drain: false }, "its link is the only way to it");
+    drop(link);
+    town.phase("toast", "stopped").await;
     town.stop().await;
 }
 
 #[tokio::test]
 async fn p22_two_workers_of_one_town_agree() {
     let one = TestWorker::start().await;
-    let other = TestWorker::start_in(Arc::new(tempfile::tempdir().unwrap()), one.store.clone(), |config| config).await;
+    let other =
+        TestWorker::start_in(Arc::new(tempfile::tempdir().unwrap()), one.store.clone(), |config| config)
+            .await;
     let register = async |town: &TestWorker, name: &str| {
         let registration = town::Registration {
             name: name.into(),
@@ -102,7 +108,8 @@ async fn p22_two_workers_of_one_town_agree() {
     }
     for town in [&one, &other] {
         let mut seen = town.worker.town();
-        let all = crate::support::in_time("all are seen", seen.wait_for(|town| town.agents().len() == 20)).await;
+        let all =
+            crate::support::in_time("all are seen", seen.wait_for(|town| town.agents().len() == 20)).await;
         assert_eq!(all.unwrap().agents().len(), 20);
     }
     assert_eq!(*one.worker.town().borrow(), *other.worker.town().borrow());

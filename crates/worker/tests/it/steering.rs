@@ -28,7 +28,11 @@ async fn every_way_of_steering_reaches_the_wrapper_as_its_command() {
             json!({ "id": "que_1", "answers": [["yes"]] }),
             Command::Question(Answer { id: "que_1".into(), answers }),
         ),
-        ("question", json!({ "id": "que_1", "reject": true }), Command::QuestionReject { id: "que_1".into() }),
+        (
+            "question",
+            json!({ "id": "que_2", "reject": true }),
+            Command::QuestionReject { id: "que_2".into() },
+        ),
     ] {
         let path = format!("{AGENT}/{what}");
         let (answer, (id, received)) = tokio::join!(town.post(&path, &body), link.command());
@@ -36,6 +40,7 @@ async fn every_way_of_steering_reaches_the_wrapper_as_its_command() {
         assert_eq!(answer.data()["id"], id.as_str());
         assert_eq!(received, command);
     }
+    drop(link);
     town.stop().await;
 }
 
@@ -46,13 +51,33 @@ async fn the_idempotency_key_is_the_commands_id_and_a_repetition_reaches_nobody(
     let mut link = FakeLink::connect(&wrapper).await;
     let prompt = |text: &str| {
         let body = json!({ "text": text });
-        answer(town.request(Method::POST, &format!("{AGENT}/message")).header("Idempotency-Key", text).json(&body))
+        answer(
+            town.request(Method::POST, &format!("{AGENT}/message"))
+                .header("Idempotency-Key", text)
+                .json(&body),
+        )
     };
     let (_, (id, _)) = tokio::join!(prompt("one"), link.command());
     assert_eq!(id.as_str(), "one");
     assert_eq!(prompt("one").await.status, StatusCode::OK);
     let (_, (id, _)) = tokio::join!(prompt("two"), link.command());
     assert_eq!(id.as_str(), "two", "the repetition was not sent");
+    drop(link);
+    town.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_answer_wins_and_the_second_is_told_so() {
+    let town = TestWorker::start().await;
+    let wrapper = town.launch("toast").await;
+    let mut link = FakeLink::connect(&wrapper).await;
+    let path = format!("{AGENT}/permission");
+    let (yes, no) = (json!({ "id": "per_1", "reply": "once" }), json!({ "id": "per_1", "reply": "reject" }));
+    let (first, _) = tokio::join!(town.post(&path, &yes), link.command());
+    assert_eq!(first.status, StatusCode::OK);
+    let second = town.post(&path, &no).await;
+    assert_eq!((second.status, second.refusal().0), (StatusCode::CONFLICT, "already_answered"));
+    drop(link);
     town.stop().await;
 }
 
@@ -79,7 +104,11 @@ async fn what_makes_no_sense_is_not_sent() {
         ("question", json!({ "id": "que_1", "answers": [], "reject": true })),
     ] {
         let answer = town.post(&format!("{AGENT}/{what}"), &body).await;
-        assert_eq!((answer.status, answer.refusal().0), (StatusCode::BAD_REQUEST, "bad_request"), "{what} {body}");
+        assert_eq!(
+            (answer.status, answer.refusal().0),
+            (StatusCode::BAD_REQUEST, "bad_request"),
+            "{what} {body}"
+        );
     }
     let unknown = town.post("/api/towns/main/agents/jam/message", &json!({ "text": "hello" })).await;
     assert_eq!((unknown.status, unknown.refusal().0), (StatusCode::NOT_FOUND, "not_found"));
@@ -97,5 +126,6 @@ async fn a_drain_is_asked_of_the_wrapper_over_its_link() {
     assert_eq!(command, Command::Stop { drain: true });
     wrapper.end(town::WrapperExit::Finished);
     town.phase("toast", "stopped").await;
+    drop(link);
     town.stop().await;
 }

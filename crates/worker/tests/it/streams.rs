@@ -90,7 +90,7 @@ async fn the_relay_inside_refuses_in_its_own_words() {
 }
 
 /// The types of the first frames of a stream.
-async fn first_frames(url: &str, count: usize) -> Vec<Value> {
+pub(crate) async fn first_frames(url: &str, count: usize) -> Vec<Value> {
     let (socket, _) = in_time("the stream opens", connect_async(url)).await.unwrap();
     let texts = socket.filter_map(|message| async { message.ok()?.into_text().ok() });
     let frames = texts.map(|text| serde_json::from_str::<Value>(&text).unwrap()["type"].clone());

@@ -49,17 +49,17 @@ impl FakeLink {
         let sent = self.next;
         self.next += 1;
         self.say(&FromWrapper::Append { first: sent, events: vec![event] }).await;
-        self.hear(|frame| matches!(frame, ToWrapper::Ack { through, .. } if *through >= sent).then_some(())).await;
+        self.hear(|frame| matches!(frame, ToWrapper::Ack { through, .. } if *through >= sent).then_some(()))
+            .await;
     }
 
     /// The next command; it is answered with success.
     pub(crate) async fn command(&mut self) -> (CommandId, Command) {
-        let (id, command) = self
-            .hear(|frame| match frame {
-                ToWrapper::Command { id, command, .. } => Some((id.clone(), command.clone())),
-                _ => None,
-            })
-            .await;
+        let command = |frame: &ToWrapper| {
+            let ToWrapper::Command { id, command, .. } = frame else { return None };
+            Some((id.clone(), command.clone()))
+        };
+        let (id, command) = self.hear(command).await;
         self.say(&FromWrapper::Result { id: id.clone(), ok: true, error: None, data: None }).await;
         (id, command)
     }

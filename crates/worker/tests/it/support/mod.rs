@@ -59,7 +59,8 @@ impl TestWorker {
         configure: impl FnOnce(WorkerConfig) -> WorkerConfig,
     ) -> Self {
         let launcher = Arc::new(launcher);
-        let config = WorkerConfig::new(folder.path()).with_store(store.clone()).with_launcher(launcher.clone());
+        let config =
+            WorkerConfig::new(folder.path()).with_store(store.clone()).with_launcher(launcher.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let running = start(configure(config), listener).await.unwrap();
@@ -109,7 +110,8 @@ impl TestWorker {
 
     /// Registers an agent, and starts it if that is wanted.
     pub(crate) async fn register(&self, name: &str, start: bool) {
-        let answer = self.post("/api/towns/main/agents", &registration(name, self.folder.path(), start)).await;
+        let answer =
+            self.post("/api/towns/main/agents", &registration(name, self.folder.path(), start)).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
     }
 
@@ -141,7 +143,9 @@ impl TestWorker {
     pub(crate) async fn gone(&self, agent: &str) {
         let agent = agent.parse().unwrap();
         let mut town = self.worker.town();
-        in_time(&format!("{agent} is gone"), town.wait_for(|town| town.agent(&agent).is_none())).await.unwrap();
+        in_time(&format!("{agent} is gone"), town.wait_for(|town| town.agent(&agent).is_none()))
+            .await
+            .unwrap();
     }
 }
 
