@@ -5,6 +5,7 @@ mod fleet;
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -41,6 +42,9 @@ pub(super) struct Demo {
     json: bool,
 }
 
+/// How long an agent of the demo may take to end: nothing of it is kept.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
 impl Demo {
     pub(super) async fn run(self) -> anyhow::Result<Exit> {
         let mut signals = Signals::follow()?;
@@ -49,7 +53,7 @@ impl Demo {
             Some(address) => bind(address).await?,
             None => bind_or_any_port(DEFAULT_LISTEN).await?,
         };
-        let config = WorkerConfig::new(folder.path());
+        let config = WorkerConfig::new(folder.path()).with_stop_grace(STOP_GRACE);
         let running = progress::shown("opening the store", start(config, listener)).await?;
         let url_file = UrlFile::write(folder.path(), running.worker().url())?;
         populate(&running, folder.path()).await?;

@@ -68,9 +68,18 @@ impl Relay {
         let address = listener.local_addr()?;
         refuse_open_bind(address, &self.allow_host)?;
         let relay = progress::shown("opening the store", self.open(&data_dir)).await?;
-        let announcement =
-            Announcement { url: url_of(address), login: None, town: None, token_file: None, pid: std::process::id() };
-        print(&if self.json { announcement.json_line()? } else { format!("relay on {}\n", announcement.url) })?;
+        let announcement = Announcement {
+            url: url_of(address),
+            login: None,
+            town: None,
+            token_file: None,
+            pid: std::process::id(),
+        };
+        print(&if self.json {
+            announcement.json_line()?
+        } else {
+            format!("relay on {}\n", announcement.url)
+        })?;
 
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = serve(listener, relay.router(), ServeLimits::default(), async {
@@ -116,7 +125,9 @@ fn refuse_open_bind(address: SocketAddr, hosts: &[String]) -> anyhow::Result<()>
     if address.ip().is_loopback() || !hosts.is_empty() {
         return Ok(());
     }
-    let message = format!("{address} can be reached from other machines: name the hosts it is called by (--allow-host)");
+    let message = format!(
+        "{address} can be reached from other machines: name the hosts it is called by (--allow-host)"
+    );
     Err(Refusal::because(Exit::Usage, message))
 }
 

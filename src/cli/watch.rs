@@ -140,7 +140,8 @@ impl Screen {
         };
         Self {
             agent: watch.agent.clone(),
-            transcript: (!watch.json).then(|| Transcript::new(watch.agent.as_str(), paint)),
+            transcript: (!watch.json)
+                .then(|| Transcript::new(watch.agent.as_str(), paint, watch.after.is_some())),
             paint,
             epoch: None,
             seq,
@@ -178,7 +179,7 @@ impl Screen {
             Delivery::Live { head } => {
                 self.live = true;
                 self.seq = self.seq.max(Some(*head));
-                String::new()
+                self.transcript.as_mut().map(Transcript::live).unwrap_or_default()
             }
             Delivery::Presence { wrapper, .. } => self.present(*wrapper),
             // The agent's own last event says the same, with more words.
@@ -316,7 +317,7 @@ mod tests {
     fn screen(json: bool) -> Screen {
         Screen {
             agent: "toast".parse().unwrap(),
-            transcript: (!json).then(|| Transcript::new("toast", Paint::Plain)),
+            transcript: (!json).then(|| Transcript::new("toast", Paint::Plain, false)),
             paint: Paint::Plain,
             epoch: None,
             seq: None,

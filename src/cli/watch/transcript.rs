@@ -2,6 +2,9 @@
 //!
 //! A terminal cannot take back what it shows, so each event yields what is to be *added*: the new end of a streamed
 //! text, a tool call when it starts and again when it is over, an ask when it comes and when it is answered.
+//!
+//! What happened before somebody watched is another matter. A compacted log has an entity where it changed last, which
+//! is not where it stood: history is folded first, and then shown in the order of messages and parts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +27,10 @@ pub(crate) struct Transcript {
     agent: String,
     paint: Paint,
     view: SessionView,
+    /// What comes is history: it is folded, and shown when it is complete.
+    history: bool,
+    /// The log is read from its middle on: a message may have been described before.
+    from_the_middle: bool,
     /// The text of each text part, as far as it was printed.
     texts: BTreeMap<Key, String>,
     /// The state each tool call was printed in.
@@ -43,12 +50,14 @@ pub(crate) struct Transcript {
 }
 
 impl Transcript {
-    /// An empty one. `agent` is the name that hints tell to type.
-    pub(crate) fn new(agent: &str, paint: Paint) -> Self {
+    /// An empty one, to which history comes first. `agent` is the name that hints tell to type.
+    pub(crate) fn new(agent: &str, paint: Paint, from_the_middle: bool) -> Self {
         Self {
             agent: agent.to_owned(),
             paint,
             view: SessionView::default(),
+            history: true,
+            from_the_middle,
             texts: BTreeMap::new(),
             tools: BTreeMap::new(),
             once: BTreeSet::new(),
@@ -64,6 +73,9 @@ impl Transcript {
     /// What an event adds.
     pub(crate) fn apply(&mut self, event: &Event) -> String {
         self.view.apply(event);
+        if self.history {
+            return String::new();
+        }
         let mut out = String::new();
         match (&*event.kind, &event.key) {
             ("message.part.updated" | "message.part.delta", Some(key)) => self.part(&mut out, key),
@@ -83,8 +95,33 @@ impl Transcript {
             ("session.status", _) => self.status(&mut out, event.session.as_deref()),
             _ => {}
         }
-        self.notices(&mut out);
+        self.notices(&mut out, None);
         self.turn(&mut out, event);
+        out
+    }
+
+    /// History is complete: what it adds. Nothing, when this is said again.
+    pub(crate) fn live(&mut self) -> String {
+        let mut out = String::new();
+        if !std::mem::take(&mut self.history) {
+            return out;
+        }
+        let mut sessions: Vec<String> =
+            self.view.roots().iter().map(|session| session.id().to_string()).collect();
+        // A sub-agent whose call is not kept any more stands after its parents.
+        sessions.extend(self.view.sessions().iter().map(|session| session.id().to_string()));
+        let mut shown = BTreeSet::new();
+        for id in sessions {
+            self.session(&mut out, &id, &mut shown);
+        }
+        for root in self.view.roots().iter().map(|session| session.id().to_string()).collect::<Vec<_>>() {
+            self.todos(&mut out, Some(&root));
+        }
+        self.notices(&mut out, None);
+        for key in self.view.pending().into_iter().map(PendingAsk::key).collect::<Vec<_>>() {
+            self.ask(&mut out, &key);
+        }
+        self.turn_open = self.view.roots().iter().any(|session| session.is_turn_open());
         out
     }
 
@@ -103,6 +140,7 @@ impl Transcript {
         self.tools.clear();
         self.once.clear();
         self.turn_open = false;
+        self.introduced.clear();
         self.line(&mut out, 0, Tone::Warn, &notice::gap(from, to, reason));
         out
     }
@@ -112,6 +150,31 @@ impl Transcript {
         let mut out = String::new();
         self.close(&mut out);
         out
+    }
+
+    /// A session of the history, each sub-agent where it was called.
+    fn session(&mut self, out: &mut String, id: &str, shown: &mut BTreeSet<String>) {
+        if !shown.insert(id.to_owned()) {
+            return;
+        }
+        let Some(session) = self.view.session(id) else { return };
+        let messages = session.messages().into_iter().map(|message| {
+            let created = message.info().and_then(|info| info.time.created);
+            let parts = message.parts().map(|part| {
+                let child = part.body().tool().and_then(|tool| tool.state.child_session()).map(str::to_owned);
+                (part.key(), child)
+            });
+            (created, parts.collect::<Vec<_>>())
+        });
+        for (created, parts) in messages.collect::<Vec<_>>() {
+            self.notices(out, created);
+            for (key, child) in parts {
+                self.part(out, &key);
+                if let Some(child) = child {
+                    self.session(out, &child, shown);
+                }
+            }
+        }
     }
 
     fn part(&mut self, out: &mut String, key: &Key) {
@@ -173,6 +236,8 @@ impl Transcript {
         match role {
             Some(Role::User) => self.grow(out, key, text, depth, "▌ ", Tone::Person),
             Some(Role::Assistant) => self.grow(out, key, text, depth, "", Tone::Plain),
+            // What a person says is whole at once: what goes on in the middle of a log is the agent's.
+            None if self.from_the_middle => self.grow(out, key, text, depth, "", Tone::Plain),
             // Whose it is will be said by its message.
             Some(_) | None => {}
         }
@@ -298,16 +363,13 @@ impl Transcript {
         }
     }
 
-    fn notices(&mut self, out: &mut String) {
-        let new: Vec<(Tone, String)> = self
-            .view
-            .notices()
-            .iter()
-            .skip(self.notices)
-            .filter_map(|found| notice::line(&found.body))
-            .collect();
-        self.notices = self.view.notices().len();
-        for (tone, line) in new {
+    /// Notices that were not shown yet, up to a time if one is given.
+    fn notices(&mut self, out: &mut String, until: Option<Timestamp>) {
+        let waiting = self.view.notices().iter().skip(self.notices);
+        let due: Vec<_> = waiting.take_while(|found| until.is_none_or(|until| found.time <= until)).collect();
+        let lines: Vec<(Tone, String)> = due.iter().filter_map(|found| notice::line(&found.body)).collect();
+        self.notices += due.len();
+        for (tone, line) in lines {
             self.line(out, 0, tone, &line);
         }
     }

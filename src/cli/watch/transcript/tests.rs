@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use protocol::{Class, NewEvent, RawData, model::Role, session_of};
+use protocol::{Class, Effect, NewEvent, RawData, model::Role, session_of};
 use serde_json::{Value, json};
 
 use super::*;
@@ -37,7 +37,7 @@ fn every_text_of_every_recording_is_shown_once() {
 #[test]
 fn what_was_shown_is_not_shown_again_when_the_server_repeats_it() {
     let events = recording("opencode-1.18.33/a_plain");
-    let mut transcript = Transcript::new("toast", Paint::Plain);
+    let mut transcript = watching();
     events.iter().for_each(|event| drop(transcript.apply(event)));
     let finished =
         |event: &&Event| &*event.kind == "message.part.updated" && event.data.json().contains("\"end\"");
@@ -98,7 +98,7 @@ fn a_turn_ends_with_a_divider() {
 
 #[test]
 fn text_that_was_streamed_as_deltas_appears_piece_by_piece() {
-    let mut transcript = Transcript::new("toast", Paint::Plain);
+    let mut transcript = watching();
     let told: Vec<String> = streamed().iter().map(|event| transcript.apply(event)).collect();
     assert_eq!(told, ["", "", "\nHel", "lo", "", ""]);
     assert_eq!(transcript.finish(), "\n");
@@ -106,7 +106,7 @@ fn text_that_was_streamed_as_deltas_appears_piece_by_piece() {
 
 #[test]
 fn a_text_that_the_server_rewrote_is_shown_whole_again() {
-    let mut transcript = Transcript::new("toast", Paint::Plain);
+    let mut transcript = watching();
     streamed().iter().for_each(|event| drop(transcript.apply(event)));
     let part = json!({ "id": "p", "messageID": "m", "sessionID": "s", "type": "text", "text": "Goodbye", "time": { "start": 1, "end": 2 } });
     let told = transcript.apply(&event(9, "message.part.updated", &json!({ "part": part })));
@@ -115,7 +115,7 @@ fn a_text_that_the_server_rewrote_is_shown_whole_again() {
 
 #[test]
 fn text_that_was_broken_off_says_so() {
-    let mut transcript = Transcript::new("toast", Paint::Plain);
+    let mut transcript = watching();
     let mut told = String::new();
     streamed().iter().take(4).for_each(|event| told += &transcript.apply(event));
     let part = json!({
@@ -128,7 +128,7 @@ fn text_that_was_broken_off_says_so() {
 
 #[test]
 fn p3_after_a_gap_everything_that_follows_is_shown_anew() {
-    let mut transcript = Transcript::new("toast", Paint::Plain);
+    let mut transcript = watching();
     streamed().iter().for_each(|event| drop(transcript.apply(event)));
     let gap = transcript.gap(None, None, GapReason::Epoch, Timestamp::default());
     assert!(gap.starts_with("\n⚠ earlier events do not count any more"), "{gap:?}");
@@ -142,6 +142,89 @@ fn no_recording_can_command_the_terminal() {
         let shown = plain(&recording(&name));
         assert!(!shown.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{name}");
     }
+}
+
+#[test]
+fn history_stands_in_the_order_of_messages_and_parts_however_the_log_was_compacted() {
+    for name in recordings() {
+        let events = recording(&name);
+        let mut transcript = Transcript::new("toast", Paint::Plain, false);
+        let folded: String = compacted(&events).iter().map(|event| transcript.apply(event)).collect();
+        assert_eq!(folded, "", "{name}: history is shown when it is complete");
+        let shown = squeezed(&transcript.live());
+        assert_eq!(transcript.live(), "", "{name}: history is shown once");
+        let mut at = 0;
+        for session in transcript.view.roots() {
+            for message in session.messages() {
+                for text in message
+                    .parts()
+                    .filter_map(|part| part.body().text())
+                    .map(squeezed)
+                    .filter(|text| text.len() > 40)
+                {
+                    let found = shown[at..].find(&text);
+                    at += found
+                        .unwrap_or_else(|| panic!("{name}: {text:?} is not where it was said in {shown}"))
+                        + text.len();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn in_history_a_sub_agent_stands_where_it_was_called() {
+    let mut transcript = Transcript::new("toast", Paint::Plain, false);
+    recording("opencode-1.18.33/h_subagent").iter().for_each(|event| drop(transcript.apply(event)));
+    let shown = transcript.live();
+    let called = shown.find("✓ task").expect("the call");
+    let introduced = shown.find("┌ sub-agent").expect("the sub-agent");
+    let last = shown.rfind("\n│ ").expect("what the sub-agent did");
+    let after = shown[last..].lines().filter(|line| !line.is_empty() && !line.starts_with('│')).count();
+    assert!(called < introduced && introduced < last && after > 0, "{shown}");
+}
+
+#[test]
+fn an_ask_that_waits_is_the_end_of_history_and_an_answered_one_is_not_in_it() {
+    let events = recording("opencode-1.18.33/d_permission");
+    let asked = events.iter().position(|event| &*event.kind == "permission.asked").expect("an ask");
+    let mut waiting = Transcript::new("toast", Paint::Plain, false);
+    events[..=asked].iter().for_each(|event| drop(waiting.apply(event)));
+    let shown = waiting.live();
+    assert!(shown.trim_end().ends_with("once|always|reject"), "{shown}");
+    let mut answered = Transcript::new("toast", Paint::Plain, false);
+    events.iter().for_each(|event| drop(answered.apply(event)));
+    assert!(!answered.live().contains("gastown permit"));
+}
+
+#[test]
+fn what_goes_on_after_a_cursor_is_shown_although_its_message_was_described_before() {
+    let mut transcript = Transcript::new("toast", Paint::Plain, true);
+    transcript.live();
+    let told: String = streamed()[2..].iter().map(|event| transcript.apply(event)).collect();
+    assert_eq!(told, "\nHello");
+}
+
+/// A transcript whose history was empty.
+fn watching() -> Transcript {
+    let mut transcript = Transcript::new("toast", Paint::Plain, false);
+    assert_eq!(transcript.live(), "");
+    transcript
+}
+
+/// What a store keeps: of each entity the newest statement, and what was appended since.
+fn compacted(events: &[Event]) -> Vec<Event> {
+    let newest = |event: &&Event| {
+        let Some(key) = &event.key else { return true };
+        let later = events.iter().filter(|later| later.seq > event.seq);
+        let mut obsolete = later.filter(|later| match later.effect() {
+            Effect::Append => false,
+            Effect::Replace => later.key.as_ref() == Some(key),
+            Effect::Remove => later.key.as_ref().is_some_and(|removed| removed.covers(key)),
+        });
+        obsolete.next().is_none()
+    };
+    events.iter().filter(newest).cloned().collect()
 }
 
 /// A message whose text comes as two deltas and then whole.
@@ -167,7 +250,7 @@ fn event(seq: u64, kind: &str, data: &Value) -> Event {
 }
 
 fn plain(events: &[Event]) -> String {
-    let mut transcript = Transcript::new("toast", Paint::Plain);
+    let mut transcript = watching();
     let mut shown: String = events.iter().map(|event| transcript.apply(event)).collect();
     shown += &transcript.finish();
     shown
