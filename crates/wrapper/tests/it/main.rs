@@ -5,3 +5,4 @@
 mod guard;
 mod link;
 mod opencode;
+mod wrapper;
