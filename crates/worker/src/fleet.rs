@@ -22,6 +22,8 @@ use crate::{
 
 /// How long the relay may take to remove a log before the town goes on without.
 const FORGET_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a wrapper may take to answer that it stops.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Wait before a report that the journal did not take is sent again.
 const REPORT_RETRY: Duration = Duration::from_secs(1);
 
@@ -187,7 +189,7 @@ async fn recover(outside: Arc<Outside>, agent: Agent, mut orders: watch::Receive
         None if is_back => outside.attend_and_report(&agent, &mut link, orders).await,
         Some(process) => {
             tracing::warn!(agent = %agent.id, "its wrapper lives and does not come back: it is replaced");
-            outside.stop(&mut **process).await;
+            outside.stop(&agent.id, &mut **process).await;
             outside.report_lost(&agent).await;
         }
         None => outside.report_lost(&agent).await,
@@ -226,16 +228,16 @@ impl Outside {
             let patience = match order {
                 Order::Run => None,
                 Order::Drain if self.ask_to_stop(&agent.id, true).await => Some(self.drain_grace),
-                Order::Drain | Order::Stop => return Some(self.stop(process).await),
+                Order::Drain | Order::Stop => return Some(self.stop(&agent.id, process).await),
                 Order::Leave => return None,
             };
             tokio::select! {
                 exit = process.wait() => return Some(exit),
                 changed = orders.changed() => if changed.is_err() {
                     // The agent was forgotten: nothing is left to look after.
-                    return Some(self.stop(process).await);
+                    return Some(self.stop(&agent.id, process).await);
                 },
-                () = elapsed(patience) => return Some(self.stop(process).await),
+                () = elapsed(patience) => return Some(self.stop(&agent.id, process).await),
             }
         }
     }
@@ -252,13 +254,20 @@ impl Outside {
         }
     }
 
-    /// Ends a wrapper: asks, waits, kills.
-    async fn stop(&self, process: &mut dyn WrapperProcess) -> WrapperExit {
+    /// Ends a wrapper: asks, waits, insists, waits, kills. It is asked over its link too, where that is up: what comes
+    /// there says that the turn that runs is not to be waited for, which a first signal leaves open.
+    async fn stop(&self, agent: &AgentId, process: &mut dyn WrapperProcess) -> WrapperExit {
+        let deadline = tokio::time::Instant::now() + self.stop_grace;
+        let _ = tokio::time::timeout(ASK_TIMEOUT, self.ask_to_stop(agent, false)).await;
         process.terminate().await;
-        if let Ok(exit) = tokio::time::timeout(self.stop_grace, process.wait()).await {
+        if let Ok(exit) = tokio::time::timeout(self.stop_grace / 2, process.wait()).await {
             return exit;
         }
-        tracing::warn!(?process, "a wrapper did not end when it was asked to: it is killed");
+        process.terminate().await;
+        if let Ok(exit) = tokio::time::timeout_at(deadline, process.wait()).await {
+            return exit;
+        }
+        tracing::warn!(%agent, ?process, "a wrapper did not end when it was asked to: it is killed");
         process.kill().await;
         process.wait().await
     }

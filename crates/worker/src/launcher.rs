@@ -42,7 +42,8 @@ pub trait WrapperProcess: Send + fmt::Debug {
     /// Waits for its end. Cancel-safe, and may be called again.
     async fn wait(&mut self) -> WrapperExit;
 
-    /// Asks it to end its agent and itself (SIGTERM). Does nothing once it has ended.
+    /// Asks it to end its agent and itself (SIGTERM): after the turn that runs; asked again, at once. Does nothing once it
+    /// has ended.
     async fn terminate(&mut self);
 
     /// Ends it at once (SIGKILL). Its agent is swept up by the wrapper's own guard.

@@ -54,6 +54,10 @@ async fn a_wrapper_that_does_not_end_is_killed_after_its_grace() {
     let wrapper = town.launched().await;
     let asked = Instant::now();
     town.ask(Command::Stop { agent: id(), drain: false }).await;
+    wrapper.is(|signals| signals.terminated == 1).await;
+    assert_eq!(asked.elapsed(), Duration::ZERO);
+    wrapper.is(|signals| signals.terminated == 2).await;
+    assert_eq!(asked.elapsed(), GRACE / 2, "a second signal does not wait for the turn");
     wrapper.is(|signals| signals.killed).await;
     assert_eq!(asked.elapsed(), GRACE);
     town.phase("stopped").await;
@@ -68,12 +72,24 @@ async fn a_drained_agent_has_its_time_and_an_offline_one_is_ended_at_once() {
         let wrapper = town.launched().await;
         let asked = Instant::now();
         town.ask(Command::Stop { agent: id(), drain: true }).await;
-        wrapper.is(|signals| signals.terminated).await;
+        wrapper.is(|signals| signals.terminated > 0).await;
         assert_eq!(asked.elapsed(), patience, "online: {online}");
         wrapper.end(WrapperExit::Finished);
         town.phase("stopped").await;
         town.close().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrapper_that_is_to_end_is_told_over_its_link_first() {
+    let mut town = Desk::open(Set { online: true, ..Set::default() }).await;
+    town.register().await;
+    let wrapper = town.launched().await;
+    town.ask(Command::Stop { agent: id(), drain: false }).await;
+    wrapper.is(|signals| signals.terminated > 0).await;
+    assert_eq!(*town.relay.commands.lock().unwrap(), [AgentCommand::Stop { drain: false }]);
+    wrapper.end(WrapperExit::Finished);
+    town.close().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +100,7 @@ async fn a_removal_does_not_wait_for_a_drain_that_goes_on() {
     town.ask(Command::Stop { agent: id(), drain: true }).await;
     let asked = Instant::now();
     town.ask(Command::Remove { agent: id() }).await;
-    wrapper.is(|signals| signals.terminated).await;
+    wrapper.is(|signals| signals.terminated > 0).await;
     assert_eq!(asked.elapsed(), Duration::ZERO);
     wrapper.end(WrapperExit::Finished);
     town.close().await;
@@ -116,7 +132,7 @@ async fn a_wrapper_that_lives_and_does_not_come_back_is_ended_before_it_is_repla
     let began = Instant::now();
     let mut town = Desk::open(Set { store, adoption: Adopt::Found, ..Set::default() }).await;
     let older = town.launched().await;
-    older.is(|signals| signals.terminated).await;
+    older.is(|signals| signals.terminated > 0).await;
     assert_eq!((older.generation, began.elapsed()), (1, RECONNECT));
     assert!(town.launches.is_empty(), "one wrapper at a time");
     older.end(WrapperExit::Finished);
@@ -169,7 +185,7 @@ async fn wrappers_are_left_alone_by_a_worker_that_was_told_so() {
     town.register().await;
     let wrapper = town.launched().await;
     town.close().await;
-    assert!(!wrapper.signals.borrow().terminated);
+    assert_eq!(wrapper.signals.borrow().terminated, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,7 +277,11 @@ impl Desk {
         let journal = Journal::open(set.store.clone(), "main".parse().unwrap()).await.unwrap();
         let (engine, handle) = Engine::new(journal, clock.clone());
         let presence = if set.online { WrapperPresence::Connected } else { WrapperPresence::Disconnected };
-        let relay = Arc::new(FakeRelay { presence: watch::channel(presence).0, told: Mutex::default() });
+        let relay = Arc::new(FakeRelay {
+            presence: watch::channel(presence).0,
+            told: Mutex::default(),
+            commands: Mutex::default(),
+        });
         let (launched, launches) = mpsc::channel(8);
         let launcher = FakeLauncher { launched, adoption: set.adoption, unlaunchable: set.unlaunchable };
         let keys = Keys::load_or_create(&tempfile::tempdir().unwrap().path().join("key")).unwrap();
@@ -338,7 +358,7 @@ struct Wrapper {
 
 #[derive(Debug, Clone, Default)]
 struct Signals {
-    terminated: bool,
+    terminated: u32,
     killed: bool,
     ended: Option<WrapperExit>,
     obedient: bool,
@@ -362,12 +382,13 @@ impl Wrapper {
 impl WrapperProcess for Wrapper {
     async fn wait(&mut self) -> WrapperExit {
         let mut signals = self.signals.subscribe();
-        let ended = |signals: &Signals| signals.ended.is_some() || (signals.obedient && signals.terminated);
+        let ended =
+            |signals: &Signals| signals.ended.is_some() || (signals.obedient && signals.terminated > 0);
         signals.wait_for(ended).await.unwrap().ended.clone().unwrap_or(WrapperExit::Finished)
     }
 
     async fn terminate(&mut self) {
-        self.signals.send_modify(|signals| signals.terminated = true);
+        self.signals.send_modify(|signals| signals.terminated += 1);
     }
 
     async fn kill(&mut self) {
@@ -427,6 +448,7 @@ impl Launcher for FakeLauncher {
 struct FakeRelay {
     presence: watch::Sender<WrapperPresence>,
     told: Mutex<VecDeque<NewEvent>>,
+    commands: Mutex<Vec<AgentCommand>>,
 }
 
 #[async_trait]
@@ -442,7 +464,13 @@ impl RelayApi for FakeRelay {
         .boxed()
     }
 
-    async fn command(&self, _: &AgentId, id: CommandId, _: AgentCommand) -> Result<CommandResult, ApiError> {
+    async fn command(
+        &self,
+        _: &AgentId,
+        id: CommandId,
+        command: AgentCommand,
+    ) -> Result<CommandResult, ApiError> {
+        self.commands.lock().unwrap().push(command);
         match *self.presence.borrow() {
             WrapperPresence::Connected => Ok(CommandResult::ok(id)),
             WrapperPresence::Disconnected => {
