@@ -48,7 +48,7 @@ async fn main() -> Result<(), Error> {
             }
             Delivery::Gap { reason, .. } => println!("some events are gone: {reason:?}"),
             Delivery::Live { head } => println!("live at {head}"),
-            _ => {}
+            Delivery::Presence { .. } | Delivery::Ended { .. } | _ => {}
         }
         if seen.len() == 3 && relay.is_first {
             println!("the relay goes down");

@@ -136,7 +136,7 @@ mod tests {
     fn a_failed_command_shows_its_exit_code_and_the_end_of_its_output() {
         let output: String = (1..=30).map(|n| format!("line {n}\n")).collect();
         let card =
-            card(Paint::Plain, "bash", &completed(json!({"command": "make"}), &output, json!({"exit": 2})));
+            card(Paint::Plain, "bash", &completed(&json!({"command": "make"}), &output, &json!({"exit": 2})));
         assert!(card.starts_with("! bash $ make  exit 2\n    … 10 more lines\n    line 11\n"), "{card}");
         assert!(card.ends_with("    line 30\n"), "{card}");
     }
@@ -147,7 +147,7 @@ mod tests {
         let card = card(
             Paint::Colour,
             "edit",
-            &completed(json!({"filePath": "/w/src/a.rs"}), "ok", json!({"diff": diff})),
+            &completed(&json!({"filePath": "/w/src/a.rs"}), "ok", &json!({"diff": diff})),
         );
         assert!(card.contains("src/a.rs"), "{card}");
         assert!(card.contains("\x1b[31m-old\x1b[0m") && card.contains("\x1b[32m+new\x1b[0m"), "{card}");
@@ -159,12 +159,12 @@ mod tests {
         let card = card(
             Paint::Plain,
             "bash",
-            &completed(json!({"command": "\x1b]0;x\x07ls"}), "\x1b[2Jgone", json!({})),
+            &completed(&json!({"command": "\x1b]0;x\x07ls"}), "\x1b[2Jgone", &json!({})),
         );
         assert_eq!(card, "✓ bash $ ls\n    gone\n");
     }
 
-    fn completed(input: Value, output: &str, metadata: Value) -> ToolState {
+    fn completed(input: &Value, output: &str, metadata: &Value) -> ToolState {
         serde_json::from_value(json!({
             "status": "completed", "input": input, "output": output, "title": "", "metadata": metadata, "time": {}
         }))

@@ -210,8 +210,8 @@ impl Transcript {
             }
             PartBody::StepStart(_) | PartBody::StepFinish(_) | PartBody::Snapshot(_) | PartBody::Agent(_) => {
             }
-            // Also the parts of a newer server.
-            _ => self.single(out, key, depth, Tone::Dim, &format!("[{}]", part.kind())),
+            // Of a newer server, known to this crate or not.
+            PartBody::Unknown | _ => self.single(out, key, depth, Tone::Dim, &format!("[{}]", part.kind())),
         }
     }
 
@@ -352,7 +352,7 @@ impl Transcript {
             }
             SessionStatus::Offline { message, .. } => (Some(0), Some(format!("⚠ offline: {message}"))),
             // Idle and busy are said by the turn's divider.
-            _ => (None, None),
+            SessionStatus::Idle | SessionStatus::Busy | SessionStatus::Unknown | _ => (None, None),
         };
         if self.retrying == attempt {
             return;

@@ -238,7 +238,9 @@ impl Peer {
 
     async fn subscription(&mut self) -> Option<StartAt> {
         let frame = self.receive().await;
-        let FromViewer::Subscribe { log: asked, cursor, .. } = frame else { panic!("{frame:?} is no subscription") };
+        let FromViewer::Subscribe { log: asked, cursor, .. } = frame else {
+            panic!("{frame:?} is no subscription")
+        };
         assert_eq!(asked, log());
         cursor
     }
