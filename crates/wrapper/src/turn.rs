@@ -144,11 +144,9 @@ impl Turns {
                 self.opens();
                 self.says_close = true;
             }
-            "session.status" => {
-                if event.data.parse().is_ok_and(|StatusOf { status }| status.is_busy()) {
-                    self.opens();
-                    self.idles = 0;
-                }
+            "session.status" if event.data.parse().is_ok_and(|StatusOf { status }| status.is_busy()) => {
+                self.opens();
+                self.idles = 0;
             }
             "session.idle" => self.idle(now),
             "session.turn.close" => self.over(now),

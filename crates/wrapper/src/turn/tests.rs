@@ -75,9 +75,9 @@ fn a_childs_idle_is_not_the_end_of_the_turn() {
 #[test]
 fn a_server_that_says_when_a_turn_closes_is_waited_for() {
     let mut turns = turns();
-    feed(&mut turns, &[user("u1"), event("root", "session.turn.open", json!({})), assistant("a1", true), idle("root")]);
+    feed(&mut turns, &[user("u1"), event("root", "session.turn.open", &json!({})), assistant("a1", true), idle("root")]);
     assert!(turns.is_busy());
-    feed(&mut turns, &[event("root", "session.turn.close", json!({ "reason": "completed" }))]);
+    feed(&mut turns, &[event("root", "session.turn.close", &json!({ "reason": "completed" }))]);
     assert!(!turns.is_busy());
 }
 
@@ -169,23 +169,23 @@ fn prompt(text: &str, delivery: Delivery) -> Prompt {
 }
 
 fn user(id: &str) -> NewEvent {
-    event("root", "message.updated", json!({ "info": { "id": id, "role": "user", "time": { "created": 1 } } }))
+    event("root", "message.updated", &json!({ "info": { "id": id, "role": "user", "time": { "created": 1 } } }))
 }
 
 fn assistant(id: &str, completed: bool) -> NewEvent {
     let time = if completed { json!({ "created": 1, "completed": 2 }) } else { json!({ "created": 1 }) };
-    event("root", "message.updated", json!({ "info": { "id": id, "role": "assistant", "time": time } }))
+    event("root", "message.updated", &json!({ "info": { "id": id, "role": "assistant", "time": time } }))
 }
 
 fn busy(session: &str) -> NewEvent {
-    event(session, "session.status", json!({ "status": { "type": "busy" } }))
+    event(session, "session.status", &json!({ "status": { "type": "busy" } }))
 }
 
 fn idle(session: &str) -> NewEvent {
-    event(session, "session.idle", json!({}))
+    event(session, "session.idle", &json!({}))
 }
 
-fn event(session: &str, kind: &str, data: Value) -> NewEvent {
-    let data = RawData::of(&data).unwrap();
+fn event(session: &str, kind: &str, data: &Value) -> NewEvent {
+    let data = RawData::of(data).unwrap();
     NewEvent { time: Timestamp::from_unix_ms(0), kind: kind.into(), session: Some(session.into()), data }
 }

@@ -222,6 +222,8 @@ fn api_error(error: ErrorDetail) -> ApiError {
         }
         ErrorCode::Draining | ErrorCode::AgentOffline => ApiError::NoJob,
         ErrorCode::AgentError | ErrorCode::Stalled => ApiError::AgentUnreachable(message),
-        _ => ApiError::Internal(message),
+        ErrorCode::Unauthenticated | ErrorCode::Forbidden | ErrorCode::Corrupt | ErrorCode::Internal | _ => {
+            ApiError::Internal(message)
+        }
     }
 }

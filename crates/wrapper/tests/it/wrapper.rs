@@ -289,7 +289,7 @@ impl Relay {
                 log.results.push(CommandResult { id, ok, error, data });
                 None
             }
-            _ => None,
+            FromWrapper::Presence { .. } | FromWrapper::Heartbeat | FromWrapper::Bye { .. } | _ => None,
         };
         drop(log);
         self.grown.send_modify(|grown| *grown += 1);
