@@ -82,7 +82,8 @@ impl ScriptedModel {
             .route("/v1/models", get(models))
             .route("/v1/chat/completions", post(complete))
             .with_state(Arc::clone(&shared));
-        let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("loopback accepts") });
+        let server =
+            tokio::spawn(async move { axum::serve(listener, router).await.expect("loopback accepts") });
         Self { url: format!("http://{address}/v1"), shared, server }
     }
 
@@ -199,7 +200,8 @@ async fn whole(mut chat: Chat, actions: Vec<Action>) -> Response {
 impl script::HttpError {
     fn response(&self) -> Response {
         let status = StatusCode::from_u16(self.status).expect("checked when the scenario was read");
-        let body = json!({ "type": "error", "error": { "type": self.kind, "code": null, "message": self.message } });
+        let body =
+            json!({ "type": "error", "error": { "type": self.kind, "code": null, "message": self.message } });
         let mut response = (status, Json(body)).into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
@@ -216,12 +218,17 @@ mod tests {
     async fn a_stream_is_the_script_in_pieces_and_ends_with_done() {
         let model = ScriptedModel::start().await;
         let body = streamed_answer(&model, &ask("[[reason]] why", 1)).await;
-        let deltas: Vec<Value> = chunks(&body).iter().map(|chunk| chunk["choices"][0]["delta"].clone()).collect();
-        let joined = |field: &str| deltas.iter().filter_map(|delta| delta[field].as_str()).collect::<String>();
+        let deltas: Vec<Value> =
+            chunks(&body).iter().map(|chunk| chunk["choices"][0]["delta"].clone()).collect();
+        let joined =
+            |field: &str| deltas.iter().filter_map(|delta| delta[field].as_str()).collect::<String>();
         assert!(joined("reasoning_content").starts_with("The user wants a short answer."));
         assert_eq!(joined("content"), "Here is the answer after thinking: 42.");
         let last = chunks(&body).pop().unwrap();
-        assert_eq!((&last["choices"][0]["finish_reason"], &last["usage"]["prompt_tokens"]), (&json!("stop"), &json!(512)));
+        assert_eq!(
+            (&last["choices"][0]["finish_reason"], &last["usage"]["prompt_tokens"]),
+            (&json!("stop"), &json!(512))
+        );
         assert!(body.ends_with("data: [DONE]\n\n"));
     }
 
@@ -237,7 +244,10 @@ mod tests {
             }
         }
         let said: Vec<Value> = arguments.values().map(|text| serde_json::from_str(text).unwrap()).collect();
-        assert_eq!(said.iter().map(|input| input["description"].as_str().unwrap()).collect::<Vec<_>>(), ["Say one", "Say two", "Say three"]);
+        assert_eq!(
+            said.iter().map(|input| input["description"].as_str().unwrap()).collect::<Vec<_>>(),
+            ["Say one", "Say two", "Say three"]
+        );
         assert_eq!(chunks(&body).pop().unwrap()["choices"][0]["finish_reason"], "tool_calls");
     }
 
@@ -248,7 +258,8 @@ mod tests {
         assert!(second.contains("/p/calc.py"), "{second}");
         let past = streamed_answer(&model, &ask("[[plain]]", 9)).await;
         assert!(past.contains("Done."), "{past}");
-        let asked: Vec<(String, usize)> = model.asked().into_iter().map(|asked| (asked.script, asked.turn)).collect();
+        let asked: Vec<(String, usize)> =
+            model.asked().into_iter().map(|asked| (asked.script, asked.turn)).collect();
         assert_eq!(asked, [("tools".to_owned(), 1), ("plain".to_owned(), 8)]);
     }
 
@@ -308,7 +319,8 @@ mod tests {
     }
 
     fn chunks(body: &str) -> Vec<Value> {
-        let data = body.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
+        let data =
+            body.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
         data.map(|data| serde_json::from_str(data).unwrap()).collect()
     }
 }

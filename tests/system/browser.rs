@@ -1,0 +1,140 @@
+//! The dashboard in a real browser: a person logs in, watches, answers, asks, and sits through a crash of the server.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    browser::Browser,
+    server::{Gastown, log_of},
+    viewer::Viewer,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_a_person_watches_answers_and_sits_through_a_crash() {
+    let mut gastown = Gastown::up(&[]).await;
+    let agent = start_scripted(&gastown).await;
+    let browser = Browser::open(1440, 1300).await;
+
+    // Not logged in: the page asks for the token, and a wrong one is told so.
+    browser.page.goto(&format!("{}/agents/{agent}", gastown.url)).await.expect("the page loads");
+    sign_in(&browser, "wrong").await;
+    browser.find("#token-error").await;
+    sign_in(&browser, &gastown.token).await;
+    browser.until("the agent's page", &format!("location.pathname === '/agents/{agent}'")).await;
+    browser.until("the page is live", "document.querySelector('#agent-conn').dataset.state === 'live'").await;
+
+    // Text streams in, and a tool can be opened; what the reader opened stays open.
+    browser
+        .until("text of the agent", "document.querySelector('#transcript .prose').innerText.length > 40")
+        .await;
+    browser.until("a tool", "document.querySelector('#transcript details.tool')").await;
+    browser
+        .script(
+            "const tool = document.querySelector('#transcript details.tool:not([open])')
+               ?? document.querySelector('#transcript details.tool');
+             window.opened = tool.id || tool.closest('[id]').id;
+             if (!tool.open) tool.querySelector('summary').click();",
+        )
+        .await;
+
+    // The permission is answered on the page.
+    browser.until("a permission is asked", "document.querySelector('#dock [name=reply][value=once]')").await;
+    browser.screenshot("agent-asks").await;
+    let mut viewer = Viewer::of(&gastown.client(), log_of(&agent));
+    viewer.until("the agent asks", |view| !view.pending().is_empty()).await;
+    browser.script("document.querySelector('#dock [name=reply][value=once]').click()").await;
+    viewer.until("the answer arrived", |view| view.pending().is_empty()).await;
+    browser.until("the ask is answered on the page", "!document.querySelector('#dock [name=reply]')").await;
+    assert_eq!(
+        browser
+            .script("const el = document.getElementById(window.opened); return (el.matches('details') ? el : el.querySelector('details')).open")
+            .await,
+        json!(true),
+        "what the reader opened stays open"
+    );
+
+    // A prompt from the page.
+    browser
+        .find("#prompt")
+        .await
+        .send_keys("Say it in your own words, please")
+        .await
+        .expect("the field takes text");
+    browser.script("document.querySelector('#composer').requestSubmit()").await;
+    browser
+        .until(
+            "the prompt is in the transcript",
+            "document.querySelector('#transcript').innerText.includes('in your own words')",
+        )
+        .await;
+
+    // The server dies and comes back; the page goes on by itself, without a reload.
+    browser.script("window.sameDocument = true").await;
+    gastown.kill9().await;
+    browser.until("the page notices", "document.querySelector('#agent-conn').dataset.state !== 'live'").await;
+    gastown.start_again().await;
+    browser
+        .until("the page is live again", "document.querySelector('#agent-conn').dataset.state === 'live'")
+        .await;
+    gastown.prompt(&agent, "Still with me?").await;
+    browser
+        .until(
+            "what came after the crash",
+            "document.querySelector('#transcript').innerText.includes('Still with me?')",
+        )
+        .await;
+    assert_eq!(browser.script("return window.sameDocument === true").await, json!(true), "without a reload");
+
+    // Nothing stands there twice, and the page shows what a fresh one shows.
+    let repeated = browser
+        .script(
+            "const ids = [...document.querySelectorAll('[id]')].map((el) => el.id);
+             return ids.filter((id, i) => ids.indexOf(id) !== i);",
+        )
+        .await;
+    assert_eq!(repeated, json!([]), "no element is there twice");
+    browser.screenshot("agent").await;
+    browser.page.goto(&format!("{}/agents", gastown.url)).await.expect("the page loads");
+    browser.until("the fleet", &format!("document.querySelector('#agent-{agent}')")).await;
+    browser.screenshot("fleet").await;
+    browser.page.set_window_size(390, 844).await.expect("the window can be a phone's");
+    browser.screenshot("fleet-phone").await;
+    browser.page.goto(&format!("{}/agents/{agent}", gastown.url)).await.expect("the page loads");
+    browser
+        .until("the phone is live", "document.querySelector('#agent-conn').dataset.state === 'live'")
+        .await;
+    browser.screenshot("agent-phone").await;
+    assert_eq!(errors(&browser).await, Vec::<Value>::new(), "no error on the console");
+    browser.close().await;
+}
+
+async fn start_scripted(gastown: &Gastown) -> protocol::AgentId {
+    let folder = gastown.data_dir().join("work");
+    std::fs::create_dir_all(&folder).expect("the folder can be made");
+    gastown
+        .start_agent(json!({
+            "name": "amber", "role": "polecat", "directory": folder, "start": true,
+            "runtime": {
+                "kind": "scripted", "scenario": concat!(env!("CARGO_MANIFEST_DIR"), "/demo/feature.json"), "speed": "8",
+            },
+        }))
+        .await
+}
+
+async fn sign_in(browser: &Browser, token: &str) {
+    let field = browser.find("#token").await;
+    field.clear().await.expect("the field can be cleared");
+    field.send_keys(token).await.expect("the field takes text");
+    browser.find("form button[type=submit]").await.click().await.expect("the form is sent");
+}
+
+/// What the browser's console complained of, less the connections that failed while the server was dead.
+async fn errors(browser: &Browser) -> Vec<Value> {
+    let log = browser.log().await;
+    let expected = |entry: &Value| {
+        let message = entry["message"].as_str().unwrap_or_default();
+        message.contains("ERR_CONNECTION_REFUSED")
+            || message.contains("ERR_CONNECTION_RESET")
+            || message.contains("401")
+    };
+    log.into_iter().filter(|entry| entry["level"] == json!("SEVERE") && !expected(entry)).collect()
+}

@@ -1,0 +1,12 @@
+//! The whole system, as its users run it: processes, real agent servers, a browser, faults. Everything listens on
+//! loopback, on ports from the OS; every wait is for the thing itself.
+
+mod bad_input;
+mod browser;
+mod curl;
+mod demo;
+mod examples;
+mod faults;
+mod many_viewers;
+mod real_agents;
+mod support;

@@ -1,0 +1,364 @@
+//! Real opencode and kilo servers, started by the wrapper and driven by the scripted model, offline: after each turn the
+//! viewer's fold is what the server itself answers about its session.
+
+use std::path::Path;
+
+use protocol::{
+    AgentId,
+    agent::State,
+    model::{PartBody, ToolState},
+    view::{Lifecycle, PartView, SessionView},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{
+    agent_server::{Server, Truth, on_both_servers},
+    scripted_model::ScriptedModel,
+    server::{Gastown, log_of},
+    viewer::Viewer,
+};
+
+on_both_servers!(
+    p10_a_plain_answer_and_reasoning,
+    p10_tools_that_edit_files,
+    p10_permissions_once_always_and_rejected,
+    p10_a_question_answered_and_one_declined,
+    p10_a_turn_aborted_in_the_middle,
+    p10_rate_limits_then_success,
+    p10_a_dropped_connection_is_shown_and_can_be_aborted,
+    p10_a_sub_agent,
+    p10_another_session_of_the_server_is_not_shown,
+    a_second_prompt_waits_for_the_first_turn,
+);
+
+async fn p10_a_plain_answer_and_reasoning(server: Server) {
+    let mut agent = Agent::start(server).await;
+    agent.turn("[[plain]] hi").await;
+    agent.agrees_with_its_server().await;
+    assert!(agent.text().contains("🚀"), "the text came through whole");
+    agent.turn("[[reason]] why").await;
+    agent.agrees_with_its_server().await;
+    assert!(agent.parts().iter().any(|part| part.kind() == "reasoning"), "the reasoning is shown");
+}
+
+async fn p10_tools_that_edit_files(server: Server) {
+    let mut agent = Agent::start(server).await;
+    let dir = agent.directory().display().to_string();
+    agent.turn(&format!("[[tools dir={dir}]] build it")).await;
+    agent.agrees_with_its_server().await;
+    assert!(agent.directory().join("calc.py").exists(), "the tool wrote the file");
+    let tools = agent.tools();
+    for tool in ["bash", "write", "edit", "read", "todowrite"] {
+        assert!(tools.iter().any(|(name, _)| name == tool), "no {tool} among {tools:?}");
+    }
+    let root = agent.root().expect("a session");
+    assert!(
+        !agent.viewer.view.session(&root).expect("it is there").todos().is_empty(),
+        "the todo list is shown"
+    );
+}
+
+async fn p10_permissions_once_always_and_rejected(server: Server) {
+    let mut agent = Agent::start(server).await;
+    for (n, reply) in ["once", "reject", "always"].into_iter().enumerate() {
+        let file = agent.directory().join(format!("victim-{n}.txt"));
+        std::fs::write(&file, "x").expect("the work folder is there");
+        agent.prompt(&format!("[[perm n={n}]] delete it")).await;
+        let id = agent.asked("permission").await;
+        let taken = agent.command(json!({ "type": "permission", "id": id, "reply": reply })).await;
+        assert_eq!(taken["ok"], json!(true), "{taken}");
+        agent.turn_over().await;
+        assert_eq!(file.exists(), reply == "reject", "{reply} decides what happens to the file");
+        let again = agent.command(json!({ "type": "permission", "id": id, "reply": "once" })).await;
+        assert_eq!(again["error"]["code"], json!("already_answered"), "{again}");
+        agent.agrees_with_its_server().await;
+    }
+    // What was allowed always is not asked again.
+    std::fs::write(agent.directory().join("victim-9.txt"), "x").expect("the work folder is there");
+    agent.turn("[[perm n=9]] delete it").await;
+    assert!(!agent.directory().join("victim-9.txt").exists(), "it was deleted without a question");
+    agent.agrees_with_its_server().await;
+}
+
+async fn p10_a_question_answered_and_one_declined(server: Server) {
+    let mut agent = Agent::start(server).await;
+    agent.prompt("[[ask]] which one?").await;
+    let id = agent.asked("question").await;
+    let taken = agent.command(json!({ "type": "question", "id": id, "answers": [["SQLite"]] })).await;
+    assert_eq!(taken["ok"], json!(true), "{taken}");
+    agent.turn_over().await;
+    agent.agrees_with_its_server().await;
+    agent.prompt("[[ask]] and now?").await;
+    let id = agent.asked("question").await;
+    let taken = agent.command(json!({ "type": "question_reject", "id": id })).await;
+    assert_eq!(taken["ok"], json!(true), "{taken}");
+    agent.turn_over().await;
+    agent.agrees_with_its_server().await;
+}
+
+async fn p10_a_turn_aborted_in_the_middle(server: Server) {
+    let mut agent = Agent::start(server).await;
+    agent.prompt("[[slow]] take your time").await;
+    agent.viewer.until("text streams in", |view| text_of(view).len() > 40).await;
+    let taken = agent.command(json!({ "type": "abort" })).await;
+    assert_eq!(taken["ok"], json!(true), "{taken}");
+    agent.turn_over().await;
+    agent.agrees_with_its_server().await;
+    assert!(agent.text().len() > 40, "the text of the aborted turn is kept");
+    agent.turn("[[plain]] go on").await;
+    agent.agrees_with_its_server().await;
+}
+
+async fn p10_rate_limits_then_success(server: Server) {
+    let mut agent = Agent::start(server).await;
+    agent.prompt("[[e429]] try").await;
+    agent.viewer.until_event("a retry is shown", |event| event.data.json().contains("\"retry\"")).await;
+    agent.turn_over().await;
+    assert!(agent.text().contains("Recovered after 429."), "{}", agent.text());
+    agent.agrees_with_its_server().await;
+}
+
+async fn p10_a_dropped_connection_is_shown_and_can_be_aborted(server: Server) {
+    let mut agent = Agent::start(server).await;
+    agent.prompt("[[drop]] talk").await;
+    let waits = |event: &protocol::Event| {
+        event.kind.as_ref() == "session.network.asked"
+            || (event.kind.as_ref() == "session.status" && event.data.json().contains("\"retry\""))
+    };
+    agent.viewer.until_event("the agent waits for its model", waits).await;
+    let taken = agent.command(json!({ "type": "abort" })).await;
+    assert_eq!(taken["ok"], json!(true), "{taken}");
+    agent.turn_over().await;
+    agent.agrees_with_its_server().await;
+}
+
+async fn p10_a_sub_agent(server: Server) {
+    let mut agent = Agent::start(server).await;
+    let dir = agent.directory().display().to_string();
+    agent.turn(&format!("[[subagent dir={dir}]] delegate")).await;
+    agent.agrees_with_its_server().await;
+    let root = agent.root().expect("a session");
+    let children = agent.viewer.view.session(&root).expect("it is there").children();
+    assert_eq!(children.len(), 1, "the sub-agent's session hangs below the root");
+    let child = children[0].id().to_string();
+    agent.session_agrees(&child).await;
+}
+
+async fn p10_another_session_of_the_server_is_not_shown(server: Server) {
+    let mut agent = Agent::start(server).await;
+    agent.turn("[[plain]] hi").await;
+    let truth = agent.truth();
+    let query = format!("?directory={}", agent.directory().display());
+    let other = truth.post(&format!("/session{query}"), &json!({ "title": "somebody else's" })).await;
+    let other = other["id"].as_str().expect("a session").to_owned();
+    let words = json!({ "parts": [{ "type": "text", "text": "[[plain]] not for you" }] });
+    truth.post(&format!("/session/{other}/message{query}"), &words).await;
+    agent.turn("[[plain]] still here").await;
+    agent.agrees_with_its_server().await;
+    assert!(agent.viewer.view.session(&other).is_none(), "the other session is not the agent's");
+}
+
+async fn a_second_prompt_waits_for_the_first_turn(server: Server) {
+    let mut agent = Agent::start(server).await;
+    agent.prompt("[[two n=1]] first").await;
+    agent.prompt("[[plain]] second").await;
+    agent
+        .viewer
+        .until("both are answered", |view| {
+            let text = text_of(view);
+            text.contains("Session 1 is done.") && text.contains("🚀")
+        })
+        .await;
+    agent.turn_over().await;
+    agent.agrees_with_its_server().await;
+}
+
+/// An agent on a real server, with a viewer of its log.
+pub(crate) struct Agent {
+    pub(crate) gastown: Gastown,
+    pub(crate) id: AgentId,
+    pub(crate) viewer: Viewer,
+    _model: ScriptedModel,
+    directory: TempDir,
+    _home: TempDir,
+}
+
+impl Agent {
+    pub(crate) async fn start(server: Server) -> Self {
+        let model = ScriptedModel::start().await;
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let directory = work_folder();
+        let gastown = Gastown::up(&server.environment(home.path(), model.url())).await;
+        let id = gastown
+            .start_agent(json!({
+                "name": "Toast", "role": "polecat", "directory": directory.path(), "start": true,
+                "runtime": { "kind": server.runtime(), "agent_bin": server.binary() },
+            }))
+            .await;
+        let viewer = Viewer::of(&gastown.client(), log_of(&id));
+        let mut agent = Self { gastown, id, viewer, _model: model, directory, _home: home };
+        agent.ready_again().await;
+        agent
+    }
+
+    fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn truth(&self) -> Truth {
+        Truth::of(&self.gastown.state_dir(&self.id))
+    }
+
+    pub(crate) async fn prompt(&mut self, text: &str) {
+        self.gastown.prompt(&self.id, text).await;
+        // The turn begins when its message is in the log, so that its end is not mistaken for that of the one before.
+        let marker = text.to_owned();
+        self.viewer.until("the prompt is in the log", |view| text_of(view).contains(&marker)).await;
+    }
+
+    pub(crate) async fn turn(&mut self, text: &str) {
+        self.prompt(text).await;
+        self.turn_over().await;
+    }
+
+    /// Waits until its agent server is up.
+    pub(crate) async fn ready_again(&mut self) {
+        self.viewer.until_event("the agent starts", |event| event.kind.as_ref() == "agent.started").await;
+    }
+
+    /// Waits until the agent is idle and every prompt has its answer.
+    pub(crate) async fn turn_over(&mut self) {
+        self.viewer
+            .until("the turn is over", |view| {
+                view.agent().lifecycle == Lifecycle::Running(State::Idle)
+                    && view.roots().iter().all(|session| !session.is_turn_open())
+            })
+            .await;
+    }
+
+    pub(crate) async fn command(&self, command: Value) -> Value {
+        self.gastown.command(&self.id, command).await.1
+    }
+
+    /// Waits for an open permission or question, and gives its id.
+    async fn asked(&mut self, kind: &str) -> String {
+        let prefix = format!("{kind}/");
+        let open = |view: &SessionView| {
+            view.pending().iter().find_map(|ask| ask.key().as_str().strip_prefix(&prefix).map(str::to_owned))
+        };
+        self.viewer.until(&format!("a {kind} is asked"), |view| open(view).is_some()).await;
+        open(&self.viewer.view).expect("it is open")
+    }
+
+    pub(crate) fn root(&self) -> Option<String> {
+        self.viewer.view.roots().first().map(|session| session.id().to_string())
+    }
+
+    fn parts(&self) -> Vec<PartView> {
+        parts_of(&self.viewer.view)
+    }
+
+    fn text(&self) -> String {
+        text_of(&self.viewer.view)
+    }
+
+    fn tools(&self) -> Vec<(String, ToolState)> {
+        let tool = |part: &PartView| match part.body() {
+            PartBody::Tool(tool) => Some((tool.tool.to_string(), tool.state.clone())),
+            _ => None,
+        };
+        self.parts().iter().filter_map(tool).collect()
+    }
+
+    pub(crate) async fn agrees_with_its_server(&mut self) {
+        let root = self.root().expect("a root session");
+        self.session_agrees(&root).await;
+    }
+
+    /// Reads on until the fold of a session is what the server answers about it: messages, parts and their order.
+    /// Servers change messages after a turn has ended (a user's message gets its diffs), with an event each time.
+    async fn session_agrees(&mut self, session: &str) {
+        let truth = self.truth();
+        let mut theirs = truth.messages(session).await;
+        let mut seq = self.viewer.view.seq();
+        loop {
+            let ours = messages_of(&self.viewer.view, session);
+            if ours == theirs {
+                return;
+            }
+            let difference = difference(&ours, &theirs);
+            let what = format!("the fold agrees with the server; it differs in {difference}");
+            self.viewer.until(&what, |view| view.seq() > seq).await;
+            seq = self.viewer.view.seq();
+            theirs = truth.messages(session).await;
+        }
+    }
+}
+
+/// A git repository whose first commit is its own: servers take two with the same first commit for one project.
+pub(crate) fn work_folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("work-").tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("README.md"), format!("{}\n", folder.path().display()))
+        .expect("it is writable");
+    let git = |args: &[&str]| {
+        let status = std::process::Command::new("git")
+            .args([
+                "-c",
+                "user.name=Gastown",
+                "-c",
+                "user.email=gastown@localhost",
+                "-c",
+                "init.defaultBranch=main",
+            ])
+            .args(args)
+            .current_dir(folder.path())
+            .stdout(std::process::Stdio::null())
+            .status()
+            .expect("git is there");
+        assert!(status.success(), "git {args:?}");
+    };
+    git(&["init"]);
+    git(&["add", "README.md"]);
+    git(&["commit", "-m", "Begin"]);
+    folder
+}
+
+pub(crate) fn messages_of(view: &SessionView, session: &str) -> Vec<Value> {
+    let Some(session) = view.session(session) else { return Vec::new() };
+    let message = |message: &&protocol::view::MessageView| {
+        let info: Value = message.raw_info().map_or(Value::Null, |info| info.parse().expect("it is JSON"));
+        json!({ "info": info, "parts": message.parts().map(PartView::to_json).collect::<Vec<_>>() })
+    };
+    session.messages().iter().map(message).collect()
+}
+
+pub(crate) fn text_of(view: &SessionView) -> String {
+    let text = |part: &PartView| match part.body() {
+        PartBody::Text(text) => Some(text.text.to_string()),
+        _ => None,
+    };
+    parts_of(view).iter().filter_map(text).collect::<Vec<_>>().join("\n")
+}
+
+fn parts_of(view: &SessionView) -> Vec<PartView> {
+    let messages = view.sessions().into_iter().flat_map(|session| session.messages());
+    messages.flat_map(|message| message.parts().cloned()).collect()
+}
+
+/// The first place where two lists of messages differ.
+fn difference(ours: &[Value], theirs: &[Value]) -> String {
+    if ours.len() != theirs.len() {
+        return format!("the number of messages: {} here, {} there", ours.len(), theirs.len());
+    }
+    let differing = ours.iter().zip(theirs).find(|(ours, theirs)| ours != theirs);
+    let Some((ours, theirs)) = differing else { return "nothing".to_owned() };
+    if ours["info"] != theirs["info"] {
+        return format!("a message: {} here, {} there", ours["info"], theirs["info"]);
+    }
+    let (a, b) = (ours["parts"].as_array().expect("parts"), theirs["parts"].as_array().expect("parts"));
+    match a.iter().zip(b).find(|(ours, theirs)| ours != theirs) {
+        Some((ours, theirs)) => format!("a part: {ours} here, {theirs} there"),
+        None => format!("the number of parts: {} here, {} there", a.len(), b.len()),
+    }
+}
