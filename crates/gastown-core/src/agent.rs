@@ -202,13 +202,16 @@ pub struct Runtime {
     /// How fast a scenario or recording runs: a factor such as `1` or `20`, or `step`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed: Option<String>,
+    /// Whether a recording begins again when it is through.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub repeat: bool,
 }
 
 impl Runtime {
     /// A runtime of this kind, without options.
     #[must_use]
     pub fn of(kind: RuntimeKind) -> Self {
-        Self { kind, agent_bin: None, scenario: None, recording: None, speed: None }
+        Self { kind, agent_bin: None, scenario: None, recording: None, speed: None, repeat: false }
     }
 
     /// With this agent server binary.
@@ -232,12 +235,23 @@ impl Runtime {
         self
     }
 
+    /// With a recording that begins again when it is through.
+    #[must_use]
+    pub fn repeated(mut self) -> Self {
+        self.repeat = true;
+        self
+    }
+
     /// At this speed.
     #[must_use]
     pub fn with_speed(mut self, speed: impl Into<String>) -> Self {
         self.speed = Some(speed.into());
         self
     }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[cfg(test)]

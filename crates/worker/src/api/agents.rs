@@ -59,6 +59,8 @@ struct Running {
     scenario: Option<String>,
     recording: Option<String>,
     speed: Option<String>,
+    #[serde(default)]
+    repeat: bool,
 }
 
 pub(super) async fn register(
@@ -155,6 +157,7 @@ fn registration(body: Registering) -> Result<Registration, Failure> {
     runtime.scenario = body.runtime.scenario;
     runtime.recording = body.runtime.recording;
     runtime.speed = body.runtime.speed;
+    runtime.repeat = body.runtime.repeat;
     Ok(Registration { name: body.name, role, runtime, directory: body.directory })
 }
 

@@ -52,11 +52,11 @@ impl LocalLauncher {
         let mut command = tokio::process::Command::new(&self.command[0]);
         command.args(&self.command[1..]);
         command.args(arguments(spec, folder));
-        // The agent may need what is in the environment; the worker's own credentials are not for it.
-        for (name, _) in
-            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GASTOWN_"))
-        {
-            command.env_remove(name);
+        // The agent may need what is in the environment; the worker's own settings and credentials are not for it.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"GASTOWN_") && name != "GASTOWN_LOG" {
+                command.env_remove(name);
+            }
         }
         command.env("GASTOWN_WRAPPER_TOKEN", spec.token.expose());
         command.process_group(0);
@@ -244,6 +244,9 @@ fn arguments(spec: &LaunchSpec, folder: &Path) -> Vec<OsString> {
         if let Some(value) = value {
             option(name, value.as_ref());
         }
+    }
+    if runtime.repeat {
+        arguments.push("--repeat".into());
     }
     arguments
 }

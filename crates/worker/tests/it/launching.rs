@@ -25,7 +25,7 @@ async fn a_wrapper_gets_its_options_as_arguments_and_its_token_by_environment() 
         log,
         format!(
             "--town main --agent toast --generation 1 --relay http://127.0.0.1:1 --runtime scripted --dir / \
-             --state-dir {} --scenario /s.json\ntoken=secret-token\n",
+             --state-dir {} --scenario /s.json --repeat\ntoken=secret-token\n",
             state.display()
         )
     );
@@ -154,7 +154,7 @@ fn spec() -> LaunchSpec {
     let registration = Registration {
         name: "toast".into(),
         role: Role::Polecat,
-        runtime: Runtime::of(RuntimeKind::Scripted).with_scenario("/s.json"),
+        runtime: Runtime::of(RuntimeKind::Scripted).with_scenario("/s.json").repeated(),
         directory: "/".into(),
     };
     let request = Request::by("operator", Command::Register { registration, start: true });
