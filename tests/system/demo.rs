@@ -35,7 +35,7 @@ async fn p16_the_demo_shows_agents_at_work_and_leaves_nothing_behind() {
     let token = std::fs::read_to_string(token_file).expect("the token can be read");
     let client = Client::new(url, Credentials::bearer(Token::new(token.trim()))).expect("the URL is good");
 
-    let agents: Value = reqwest::Client::new()
+    let agents: Value = crate::support::http()
         .get(format!("{url}/api/towns/{}/agents", ready["town"].as_str().expect("a town")))
         .bearer_auth(token.trim())
         .send()

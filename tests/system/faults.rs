@@ -68,7 +68,10 @@ async fn p2_p7_the_agent_server_is_killed_while_text_streams(server: Server) {
 }
 
 impl Agent {
+    /// A first turn, so that what a server sets up once (kilo's snapshots, behind a lock that outlives it) is there; then
+    /// one whose text takes its time.
     async fn stream_slowly(&mut self) {
+        self.turn("[[plain]] hi").await;
         self.prompt("[[slow]] take your time").await;
         self.viewer.until("text streams in", |view| slow_text(view).len() > 60).await;
     }

@@ -92,7 +92,7 @@ async fn p3_a_cursor_ahead_of_the_log_is_told_so() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let agent = gastown
         .start_agent(json!({
-            "name": "Toast", "role": "polecat", "directory": folder.path(), "runtime": { "kind": "scripted", "scenario": "none" },
+            "name": "Toast", "role": "polecat", "directory": folder.path(), "runtime": { "kind": "opencode" },
         }))
         .await;
     let mut honest = Viewer::of(&gastown.client(), log_of(&agent));

@@ -104,7 +104,7 @@ impl Truth {
         let text =
             |key: &str| fields[key].as_str().unwrap_or_else(|| panic!("no {key} in {fields}")).to_owned();
         Self {
-            http: reqwest::Client::new(),
+            http: super::http(),
             url: text("url"),
             username: text("username"),
             password: text("password"),

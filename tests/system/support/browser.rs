@@ -107,7 +107,7 @@ impl Browser {
     pub(crate) async fn log(&self) -> Vec<Value> {
         let session = self.page.session_id().await.expect("a session").expect("it is open");
         let url = format!("{}/session/{session}/se/log", self.driver_url);
-        let answer = reqwest::Client::new().post(url).json(&json!({ "type": "browser" })).send().await;
+        let answer = super::http().post(url).json(&json!({ "type": "browser" })).send().await;
         let answer: Value = answer.expect("the driver answers").json().await.expect("JSON");
         answer["value"].as_array().unwrap_or_else(|| panic!("no log: {answer}")).clone()
     }

@@ -50,7 +50,7 @@ impl Gastown {
             url: text("url"),
             login: text("login"),
             token: token.trim().to_owned(),
-            http: reqwest::Client::new(),
+            http: super::http(),
             environment,
             data,
         }
@@ -172,7 +172,7 @@ async fn spawn(data: &Path, listen: &str, environment: &[(String, String)]) -> (
         .envs(environment.iter().map(|(key, value)| (key, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .kill_on_drop(false)
+        .kill_on_drop(true)
         .spawn()
         .expect("the binary starts");
     let output = child.stdout.take().expect("the output is piped");

@@ -42,7 +42,7 @@ impl Viewer {
             Some(StartAt::Head) | None => Seq::ZERO,
         };
         let history = ViewerHistory { name: format!("viewer of {log}"), start, ..ViewerHistory::default() };
-        let follow = client.follow(log.clone(), from);
+        let follow = client.follow_when_there(log.clone(), from);
         let view = SessionView::default();
         Self { client: client.clone(), log, follow, epoch: None, view, history, live: false }
     }
@@ -50,21 +50,20 @@ impl Viewer {
     /// Leaves, and comes back with its cursor on another connection.
     pub(crate) fn reconnect(&mut self) {
         let cursor = self.epoch.clone().map(|epoch| StartAt::After(Cursor { epoch, seq: self.view.seq() }));
-        self.follow = self.client.follow(self.log.clone(), cursor);
+        self.follow = self.client.follow_when_there(self.log.clone(), cursor);
     }
 
-    /// Judges what this and other viewers saw by what the store holds.
-    pub(crate) async fn assert_history_holds(client: &Client, viewers: Vec<Self>) {
+    /// Judges what this and other viewers saw by what the store holds, once all of them have read to its end.
+    pub(crate) async fn assert_history_holds(client: &Client, mut viewers: Vec<Self>) {
         let log = viewers.first().expect("a viewer").log.clone();
-        let mut history = History::default();
-        let mut after = None;
+        let mut history = stored(client, &log).await;
         loop {
-            let page =
-                client.page(&log, after.as_ref(), 1_000, Duration::ZERO).await.expect("the log can be read");
-            after = Some(page.cursor());
-            history.floor = page.floor;
-            history.stored.extend(page.events);
-            if !page.more {
+            let head = history.stored.last().map_or(Seq::ZERO, |event| event.seq);
+            for viewer in &mut viewers {
+                viewer.until_seq(head).await;
+            }
+            history = stored(client, &log).await;
+            if history.stored.last().is_none_or(|event| event.seq == head) {
                 break;
             }
         }
@@ -147,5 +146,21 @@ impl Viewer {
         };
         self.history.seen.extend(seen.clone());
         seen
+    }
+}
+
+/// What the store holds of a log.
+async fn stored(client: &Client, log: &LogId) -> History {
+    let mut history = History::default();
+    let mut after = None;
+    loop {
+        let page =
+            client.page(log, after.as_ref(), 1_000, Duration::ZERO).await.expect("the log can be read");
+        after = Some(page.cursor());
+        history.floor = page.floor;
+        history.stored.extend(page.events);
+        if !page.more {
+            return history;
+        }
     }
 }

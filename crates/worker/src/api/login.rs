@@ -124,7 +124,7 @@ fn see_other(path: &str, cookie: String) -> Response {
         (header::LOCATION, path.to_owned()),
         (header::SET_COOKIE, cookie),
         (header::CACHE_CONTROL, "no-store".to_owned()),
-        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+        (header::REFERRER_POLICY, "same-origin".to_owned()),
     ];
     (StatusCode::SEE_OTHER, headers).into_response()
 }

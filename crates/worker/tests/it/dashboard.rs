@@ -35,7 +35,7 @@ async fn a_page_may_load_nothing_but_its_own_files_which_are_cached_for_ever() {
     let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     assert_eq!(response.headers()["x-content-type-options"], "nosniff");
-    assert_eq!(response.headers()["referrer-policy"], "no-referrer");
+    assert_eq!(response.headers()["referrer-policy"], "same-origin");
     assert_eq!(response.headers()["cache-control"], "no-store");
     let page = response.text().await.unwrap();
     for start in ["/assets/app.", "/assets/live.", "/assets/theme.", "/assets/favicon."] {

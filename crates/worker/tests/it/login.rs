@@ -37,7 +37,7 @@ async fn a_login_link_works_once() {
         (first.status(), &first.headers()["location"]),
         (StatusCode::SEE_OTHER, &"/".parse().unwrap())
     );
-    assert_eq!(first.headers()["referrer-policy"], "no-referrer");
+    assert_eq!(first.headers()["referrer-policy"], "same-origin");
     let second = town.plain(Method::GET, path).send().await.unwrap();
     assert_eq!(second.status(), StatusCode::UNAUTHORIZED);
     assert!(second.headers().get("set-cookie").is_none());
