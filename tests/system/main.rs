@@ -9,4 +9,5 @@ mod examples;
 mod faults;
 mod many_viewers;
 mod real_agents;
+mod shutdown;
 mod support;

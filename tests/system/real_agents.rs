@@ -187,10 +187,15 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) async fn start(server: Server) -> Self {
+        Self::start_with(server, true).await
+    }
+
+    /// Starts an agent whose server keeps snapshots of the work folder, or none.
+    pub(crate) async fn start_with(server: Server, snapshots: bool) -> Self {
         let model = ScriptedModel::start().await;
         let home = tempfile::tempdir().expect("a temporary folder");
         let directory = work_folder();
-        let gastown = Gastown::up(&server.environment(home.path(), model.url())).await;
+        let gastown = Gastown::up(&server.environment(home.path(), model.url(), snapshots)).await;
         let id = gastown
             .start_agent(json!({
                 "name": "Toast", "role": "polecat", "directory": directory.path(), "start": true,
@@ -265,9 +270,9 @@ impl Agent {
     }
 
     fn tools(&self) -> Vec<(String, ToolState)> {
-        let tool = |part: &PartView| match part.body() {
-            PartBody::Tool(tool) => Some((tool.tool.to_string(), tool.state.clone())),
-            _ => None,
+        let tool = |part: &PartView| {
+            let PartBody::Tool(tool) = part.body() else { return None };
+            Some((tool.tool.to_string(), tool.state.clone()))
         };
         self.parts().iter().filter_map(tool).collect()
     }
@@ -335,9 +340,9 @@ pub(crate) fn messages_of(view: &SessionView, session: &str) -> Vec<Value> {
 }
 
 pub(crate) fn text_of(view: &SessionView) -> String {
-    let text = |part: &PartView| match part.body() {
-        PartBody::Text(text) => Some(text.text.to_string()),
-        _ => None,
+    let text = |part: &PartView| {
+        let PartBody::Text(text) = part.body() else { return None };
+        Some(text.text.to_string())
     };
     parts_of(view).iter().filter_map(text).collect::<Vec<_>>().join("\n")
 }

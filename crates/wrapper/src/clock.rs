@@ -62,7 +62,8 @@ impl Clock {
     #[must_use]
     pub fn timestamp(&self) -> Timestamp {
         #[expect(clippy::disallowed_methods, reason = "the one place where the wrapper reads the wall clock")]
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since_epoch =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_unix_ms(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 }

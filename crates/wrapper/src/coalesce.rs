@@ -135,8 +135,9 @@ impl Coalescer {
                 let Ok(Updated { part }) = event.data.parse() else { return };
                 let Some(key) = key_of(&part) else { return };
                 let text = part.get("text").and_then(Value::as_str);
-                let is_written = matches!(part.get("type").and_then(Value::as_str), Some("text" | "reasoning"))
-                    && part.pointer("/time/end").is_none();
+                let is_written =
+                    matches!(part.get("type").and_then(Value::as_str), Some("text" | "reasoning"))
+                        && part.pointer("/time/end").is_none();
                 match text {
                     Some(text) if is_written => {
                         let text = text.to_owned();
@@ -149,7 +150,8 @@ impl Coalescer {
             }
             "message.part.removed" => {
                 if let Ok(removed) = event.data.parse::<Value>()
-                    && let (Some(message), Some(part)) = (text_of(&removed, "messageID"), text_of(&removed, "partID"))
+                    && let (Some(message), Some(part)) =
+                        (text_of(&removed, "messageID"), text_of(&removed, "partID"))
                 {
                     self.open.remove(&(message, part));
                 }
@@ -335,12 +337,16 @@ mod tests {
         }
         let message = view.message("m");
         message.map_or_else(Vec::new, |message| {
-            message.parts().map(|part| (part.id().to_string(), part.body().text().map(str::to_owned))).collect()
+            message
+                .parts()
+                .map(|part| (part.id().to_string(), part.body().text().map(str::to_owned)))
+                .collect()
         })
     }
 
     fn delta(part: &str, text: &str) -> NewEvent {
-        let data = json!({ "sessionID": "s", "messageID": "m", "partID": part, "field": "text", "delta": text });
+        let data =
+            json!({ "sessionID": "s", "messageID": "m", "partID": part, "field": "text", "delta": text });
         event("message.part.delta", &data.to_string())
     }
 
@@ -357,6 +363,9 @@ mod tests {
     }
 
     fn texts(events: &[NewEvent]) -> Vec<String> {
-        events.iter().map(|event| event.data.parse::<Value>().unwrap()["delta"].as_str().unwrap().to_owned()).collect()
+        events
+            .iter()
+            .map(|event| event.data.parse::<Value>().unwrap()["delta"].as_str().unwrap().to_owned())
+            .collect()
     }
 }

@@ -105,7 +105,12 @@ pub enum OptionsError {
 impl Options {
     /// Options with what has no default; everything else as the command line has it by default.
     #[must_use]
-    pub fn new(relay: impl Into<String>, agent: AgentId, town: TownId, state_dir: impl Into<PathBuf>) -> Self {
+    pub fn new(
+        relay: impl Into<String>,
+        agent: AgentId,
+        town: TownId,
+        state_dir: impl Into<PathBuf>,
+    ) -> Self {
         Self {
             relay: relay.into(),
             agent,

@@ -199,7 +199,9 @@ impl RuntimeKind {
             Self::Opencode => {
                 Ok(Arc::new(opencode::AgentServer::from_options(opencode::Flavour::Opencode, options)?))
             }
-            Self::Kilo => Ok(Arc::new(opencode::AgentServer::from_options(opencode::Flavour::Kilo, options)?)),
+            Self::Kilo => {
+                Ok(Arc::new(opencode::AgentServer::from_options(opencode::Flavour::Kilo, options)?))
+            }
             Self::Scripted => Ok(Arc::new(scripted::Scripted::from_options(options)?)),
             Self::Replay => Ok(Arc::new(replay::Replay::from_options(options)?)),
         }

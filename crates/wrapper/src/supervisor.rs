@@ -97,7 +97,13 @@ impl Supervisor {
 
     /// The agent is to be stopped for this reason; `after_turn` for at most so long lets a turn that runs end first. Once it is
     /// said how the wrapper ends, that stays.
-    pub(crate) fn stop(&mut self, now: Moment, reason: &'static str, exit: Exit, after_turn: Option<Duration>) {
+    pub(crate) fn stop(
+        &mut self,
+        now: Moment,
+        reason: &'static str,
+        exit: Exit,
+        after_turn: Option<Duration>,
+    ) {
         if self.phase == Phase::Over {
             return;
         }
@@ -209,7 +215,8 @@ mod tests {
     #[test]
     fn a_binary_that_is_not_there_spends_no_budget() {
         let mut supervisor = Supervisor::new();
-        supervisor.died(Moment::START, &Failed { message: "no opencode on PATH".into(), ..Failed::default() });
+        supervisor
+            .died(Moment::START, &Failed { message: "no opencode on PATH".into(), ..Failed::default() });
         assert_eq!((supervisor.phase(), supervisor.exit()), (Phase::Over, Exit::AgentFailed));
     }
 

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use protocol::{Delivery, NewEvent, Prompt, model::{Message, Role, SessionStatus}};
+use protocol::{
+    Delivery, NewEvent, Prompt,
+    model::{Message, Role, SessionStatus},
+};
 use serde::Deserialize;
 
 use crate::Moment;
@@ -236,7 +239,8 @@ impl Turns {
             return;
         }
         self.idles += 1;
-        let over = if self.says_close { self.idles > 2 } else { self.incomplete.is_empty() || self.idles > 1 };
+        let over =
+            if self.says_close { self.idles > 2 } else { self.incomplete.is_empty() || self.idles > 1 };
         if over {
             self.over(now);
         }
@@ -268,7 +272,9 @@ impl Turns {
     fn send_next(&mut self, now: Moment) {
         while self.ready && (self.sent.is_none() || !self.paced) {
             let may_go = |(_, prompt): &(PromptNumber, Prompt)| {
-                !self.paced || !self.open || (prompt.delivery == Delivery::Boundary && self.aborting.is_none())
+                !self.paced
+                    || !self.open
+                    || (prompt.delivery == Delivery::Boundary && self.aborting.is_none())
             };
             let Some((number, prompt)) =
                 self.queue.iter().position(may_go).and_then(|at| self.queue.remove(at))

@@ -139,7 +139,9 @@ fn user_messages(view: &SessionView) -> Vec<String> {
         let of_users = |message: &&protocol::view::MessageView| {
             message.info().is_some_and(|info| info.role == protocol::model::Role::User)
         };
-        found.extend(session.messages().iter().filter(|m| of_users(m)).map(|message| message.id().to_string()));
+        found.extend(
+            session.messages().iter().filter(|m| of_users(m)).map(|message| message.id().to_string()),
+        );
     }
     found
 }

@@ -51,7 +51,7 @@ impl Server {
     }
 
     /// An environment in which it starts without any network but the scripted model, in a home of its own.
-    pub(crate) fn environment(self, home: &Path, model_url: &str) -> Vec<(String, String)> {
+    pub(crate) fn environment(self, home: &Path, model_url: &str, snapshots: bool) -> Vec<(String, String)> {
         let prefix = match self {
             Self::Opencode => "OPENCODE",
             Self::Kilo => "KILO",
@@ -59,7 +59,7 @@ impl Server {
         let mut environment = vec![
             ("HOME".to_owned(), home.display().to_string()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
-            (format!("{prefix}_CONFIG_CONTENT"), config(model_url).to_string()),
+            (format!("{prefix}_CONFIG_CONTENT"), config(model_url, snapshots).to_string()),
         ];
         for folder in ["DATA", "CONFIG", "STATE", "CACHE"] {
             let path = home.join(format!(".xdg-{}", folder.to_lowercase()));
@@ -136,10 +136,10 @@ fn tools() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools")
 }
 
-fn config(model_url: &str) -> Value {
+fn config(model_url: &str, snapshots: bool) -> Value {
     json!({
         "model": "local/scripted", "small_model": "local/scripted", "enabled_providers": ["local"],
-        "autoupdate": false, "share": "disabled",
+        "autoupdate": false, "share": "disabled", "snapshot": snapshots,
         "provider": { "local": {
             "npm": "@ai-sdk/openai-compatible", "name": "Local scripted",
             "options": { "baseURL": model_url, "apiKey": "dummy" },

@@ -142,7 +142,7 @@ impl Viewer {
                 self.live = true;
                 None
             }
-            _ => None,
+            Delivery::Presence { .. } | Delivery::Ended { .. } | _ => None,
         };
         self.history.seen.extend(seen.clone());
         seen

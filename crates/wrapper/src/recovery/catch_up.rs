@@ -33,7 +33,12 @@ pub(crate) fn catch_up(
     events
 }
 
-fn sessions(view: &SessionView, state: &ServerState, tree: &mut SessionTree, time: Timestamp) -> Vec<NewEvent> {
+fn sessions(
+    view: &SessionView,
+    state: &ServerState,
+    tree: &mut SessionTree,
+    time: Timestamp,
+) -> Vec<NewEvent> {
     let mut events = Vec::new();
     for info in &state.sessions {
         let Some(id) = text(info, "id") else { continue };
@@ -73,7 +78,12 @@ fn message_and_parts(
     for part in parts {
         let Some(part_id) = text(part, "id") else { continue };
         if known.and_then(|known| known.part(part_id)).is_none_or(|known| is_news(known, part)) {
-            events.push(event(time, "message.part.updated", session, &json!({ "sessionID": session, "part": part })));
+            events.push(event(
+                time,
+                "message.part.updated",
+                session,
+                &json!({ "sessionID": session, "part": part }),
+            ));
         }
     }
     let gone = |known: &&PartView| parts.iter().all(|part| text(part, "id") != Some(known.id()));
@@ -124,9 +134,10 @@ fn asks(view: &SessionView, state: &ServerState, tree: &SessionTree, time: Times
     let mut events = Vec::new();
     let known: BTreeSet<String> = view.pending().iter().map(|ask| ask.key().as_str().to_owned()).collect();
     let mut open = BTreeSet::new();
-    for (kind, name, asks) in
-        [("permission.asked", "permission", &state.permissions), ("question.asked", "question", &state.questions)]
-    {
+    for (kind, name, asks) in [
+        ("permission.asked", "permission", &state.permissions),
+        ("question.asked", "question", &state.questions),
+    ] {
         for ask in asks {
             let (Some(id), Some(session)) = (text(ask, "id"), text(ask, "sessionID")) else { continue };
             if !tree.holds(session) {
@@ -151,13 +162,15 @@ fn asks(view: &SessionView, state: &ServerState, tree: &SessionTree, time: Times
 fn statuses(view: &SessionView, state: &ServerState, tree: &SessionTree, time: Timestamp) -> Vec<NewEvent> {
     let mut events = Vec::new();
     for (id, status) in &state.status {
-        let known = view.session(id).map(|session| serde_json::to_value(session.status()).unwrap_or_default());
+        let known =
+            view.session(id).map(|session| serde_json::to_value(session.status()).unwrap_or_default());
         if tree.holds(id) && known.as_ref() != Some(status) {
             events.push(event(time, "session.status", id, &json!({ "sessionID": id, "status": status })));
         }
     }
     for session in view.sessions() {
-        let is_idle = state.status.get(&**session.id()).is_none_or(|status| text(status, "type") == Some("idle"));
+        let is_idle =
+            state.status.get(&**session.id()).is_none_or(|status| text(status, "type") == Some("idle"));
         if is_idle && tree.holds(session.id()) && (session.is_turn_open() || session.status().is_busy()) {
             events.push(idle_status(session.id(), time));
             events.push(event(time, "session.idle", session.id(), &json!({ "sessionID": &**session.id() })));

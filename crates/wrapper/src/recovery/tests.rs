@@ -46,7 +46,8 @@ fn nothing_is_open_once_it_was_set_right() {
 #[test]
 fn a_finished_turn_is_left_alone() {
     let mut events = turn();
-    events.retain(|event| &*event.kind == "session.created" || event.data.json().contains(r#""role":"user""#));
+    events
+        .retain(|event| &*event.kind == "session.created" || event.data.json().contains(r#""role":"user""#));
     let view = with(SessionView::default(), events);
     assert_eq!(broken_off(&view, now()), []);
 }
@@ -108,7 +109,11 @@ fn catching_up_twice_says_nothing_the_second_time() {
     let view = with(empty.clone(), catch_up(&empty, &state, &mut tree(), now()));
     assert_eq!(view.part("m2", "p1").unwrap().body().text(), Some("Hello wor"));
     assert_eq!(catch_up(&view, &state, &mut tree(), now()), []);
-    assert_eq!(view.agent().lifecycle, Lifecycle::Running(State::Unknown), "the agent itself is another's concern");
+    assert_eq!(
+        view.agent().lifecycle,
+        Lifecycle::Running(State::Unknown),
+        "the agent itself is another's concern"
+    );
 }
 
 /// A turn with a text half written, a tool that runs, and a permission that waits.
@@ -120,14 +125,29 @@ fn turn() -> Vec<NewEvent> {
     let of = |kind: &str, data: Value| event(Timestamp::from_unix_ms(1), kind, "s", &data);
     vec![
         of("session.created", json!({ "info": { "id": "s", "title": "t" } })),
-        of("message.updated", json!({ "info": { "id": "m1", "sessionID": "s", "role": "user", "time": { "created": 1 } } })),
+        of(
+            "message.updated",
+            json!({ "info": { "id": "m1", "sessionID": "s", "role": "user", "time": { "created": 1 } } }),
+        ),
         of("session.status", json!({ "sessionID": "s", "status": { "type": "busy" } })),
-        of("message.updated", json!({ "info": { "id": "m2", "sessionID": "s", "role": "assistant", "time": { "created": 2 } } })),
-        of("message.part.updated", json!({ "part": { "id": "p1", "messageID": "m2", "sessionID": "s", "type": "text",
-            "text": "", "own": "kept", "time": { "start": 3 } } })),
-        of("message.part.delta", json!({ "messageID": "m2", "partID": "p1", "field": "text", "delta": "Hello wor" })),
-        of("message.part.updated", json!({ "part": { "id": "p2", "messageID": "m2", "sessionID": "s", "type": "tool",
-            "tool": "bash", "callID": "c", "state": { "status": "running", "input": {}, "time": { "start": 4 } } } })),
+        of(
+            "message.updated",
+            json!({ "info": { "id": "m2", "sessionID": "s", "role": "assistant", "time": { "created": 2 } } }),
+        ),
+        of(
+            "message.part.updated",
+            json!({ "part": { "id": "p1", "messageID": "m2", "sessionID": "s", "type": "text",
+            "text": "", "own": "kept", "time": { "start": 3 } } }),
+        ),
+        of(
+            "message.part.delta",
+            json!({ "messageID": "m2", "partID": "p1", "field": "text", "delta": "Hello wor" }),
+        ),
+        of(
+            "message.part.updated",
+            json!({ "part": { "id": "p2", "messageID": "m2", "sessionID": "s", "type": "tool",
+            "tool": "bash", "callID": "c", "state": { "status": "running", "input": {}, "time": { "start": 4 } } } }),
+        ),
         of("permission.asked", json!({ "id": "per_1", "sessionID": "s", "permission": "bash" })),
     ]
 }

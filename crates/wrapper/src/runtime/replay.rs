@@ -78,7 +78,10 @@ impl Replay {
     /// # Errors
     /// When `--recording` is missing, or `--speed` is not understood.
     pub fn from_options(options: &Options) -> Result<Self, OptionsError> {
-        let file = options.recording.clone().ok_or(OptionsError::Missing { runtime: "replay", option: "--recording" })?;
+        let file = options
+            .recording
+            .clone()
+            .ok_or(OptionsError::Missing { runtime: "replay", option: "--recording" })?;
         let speed = options.speed.parse().map_err(|SpeedError { found }| OptionsError::Invalid {
             option: "--speed",
             value: found,
@@ -108,11 +111,12 @@ impl AgentRuntime for Replay {
 
     async fn start(&self, start: Start) -> Result<RunningAgent, Failed> {
         let failed = |message: String| Failed { message, ..Failed::default() };
-        let text = tokio::fs::read_to_string(&self.file)
-            .await
-            .map_err(|error| failed(format!("the recording {} cannot be read: {error}", self.file.display())))?;
+        let text = tokio::fs::read_to_string(&self.file).await.map_err(|error| {
+            failed(format!("the recording {} cannot be read: {error}", self.file.display()))
+        })?;
         let recording = Recording::parse(&text).map_err(|error| {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             failed(format!("{}: {error}{cause}", self.file.display()))
         })?;
         let session = recording.root().to_owned();
@@ -243,7 +247,8 @@ impl AgentControl for Control {
             Command::Prompt(prompt) => {
                 let Some(steps) = &self.steps else { return unsupported("take prompts: it is a recording") };
                 let events = steps_of(&prompt);
-                let through = |_| CommandError::Unreachable { message: "the recording is through".to_owned() };
+                let through =
+                    |_| CommandError::Unreachable { message: "the recording is through".to_owned() };
                 steps.send(events).await.map_err(through)?;
                 Ok(Some(json!({ "events": events })))
             }

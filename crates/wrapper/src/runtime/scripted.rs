@@ -103,17 +103,19 @@ impl Scripted {
     /// # Errors
     /// When `--scenario` is missing, or `--speed` is no factor.
     pub fn from_options(options: &Options) -> Result<Self, OptionsError> {
-        let file =
-            options.scenario.clone().ok_or(OptionsError::Missing { runtime: "scripted", option: "--scenario" })?;
+        let file = options
+            .scenario
+            .clone()
+            .ok_or(OptionsError::Missing { runtime: "scripted", option: "--scenario" })?;
         let speed = match options.speed.as_str() {
             "max" => f64::INFINITY,
-            text => text.parse().ok().filter(|speed: &f64| *speed > 0.0 && speed.is_finite()).ok_or_else(|| {
-                OptionsError::Invalid {
+            text => text.parse().ok().filter(|speed: &f64| *speed > 0.0 && speed.is_finite()).ok_or_else(
+                || OptionsError::Invalid {
                     option: "--speed",
                     value: text.to_owned(),
                     expected: "a scenario is played with a factor such as 4, or `max`",
-                }
-            })?,
+                },
+            )?,
         };
         Ok(Self { file, speed })
     }
@@ -132,11 +134,12 @@ impl AgentRuntime for Scripted {
     }
 
     async fn start(&self, start: Start) -> Result<RunningAgent, Failed> {
-        let scenario = tokio::fs::read_to_string(&self.file)
-            .await
-            .map_err(|error| failed(format!("the scenario {} cannot be read: {error}", self.file.display())))?;
+        let scenario = tokio::fs::read_to_string(&self.file).await.map_err(|error| {
+            failed(format!("the scenario {} cannot be read: {error}", self.file.display()))
+        })?;
         let scenario = Scenario::parse(&scenario).map_err(|error| {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             failed(format!("{}: {error}{cause}", self.file.display()))
         })?;
         let wall = Wall { began: start.clock.timestamp(), clock: start.clock };
@@ -343,7 +346,9 @@ impl Driver {
             }
             Command::Slash { .. } => return Err(CommandError::Unsupported { what: "take slash commands" }),
             Command::Revert { .. } => return Err(CommandError::Unsupported { what: "take files back" }),
-            Command::Stop { .. } | Command::Ping | _ => return Err(CommandError::Unsupported { what: "do that" }),
+            Command::Stop { .. } | Command::Ping | _ => {
+                return Err(CommandError::Unsupported { what: "do that" });
+            }
         }
         Ok(None)
     }

@@ -75,7 +75,10 @@ fn a_childs_idle_is_not_the_end_of_the_turn() {
 #[test]
 fn a_server_that_says_when_a_turn_closes_is_waited_for() {
     let mut turns = turns();
-    feed(&mut turns, &[user("u1"), event("root", "session.turn.open", &json!({})), assistant("a1", true), idle("root")]);
+    feed(
+        &mut turns,
+        &[user("u1"), event("root", "session.turn.open", &json!({})), assistant("a1", true), idle("root")],
+    );
     assert!(turns.is_busy());
     feed(&mut turns, &[event("root", "session.turn.close", &json!({ "reason": "completed" }))]);
     assert!(!turns.is_busy());
@@ -160,7 +163,9 @@ fn drain(turns: &mut Turns) -> Vec<TurnOutput> {
 }
 
 fn sent(out: &[TurnOutput]) -> Vec<String> {
-    let text = |output: &TurnOutput| if let TurnOutput::Send(_, prompt) = output { prompt.text.clone() } else { None };
+    let text = |output: &TurnOutput| {
+        if let TurnOutput::Send(_, prompt) = output { prompt.text.clone() } else { None }
+    };
     out.iter().filter_map(text).collect()
 }
 
@@ -169,7 +174,11 @@ fn prompt(text: &str, delivery: Delivery) -> Prompt {
 }
 
 fn user(id: &str) -> NewEvent {
-    event("root", "message.updated", &json!({ "info": { "id": id, "role": "user", "time": { "created": 1 } } }))
+    event(
+        "root",
+        "message.updated",
+        &json!({ "info": { "id": id, "role": "user", "time": { "created": 1 } } }),
+    )
 }
 
 fn assistant(id: &str, completed: bool) -> NewEvent {

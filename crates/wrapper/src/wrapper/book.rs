@@ -45,7 +45,8 @@ impl Book {
 
     /// Says an event of the wrapper's own.
     pub(super) async fn say(&mut self, kind: &str, data: &impl Serialize) {
-        let event = NewEvent::of(self.clock.timestamp(), kind, data).expect("payloads of the wrapper's own serialise");
+        let event = NewEvent::of(self.clock.timestamp(), kind, data)
+            .expect("payloads of the wrapper's own serialise");
         self.emit(vec![event]).await;
     }
 

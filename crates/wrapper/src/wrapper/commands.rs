@@ -125,7 +125,8 @@ impl Life {
 
     pub(super) async fn refuse_prompt(&mut self, number: PromptNumber, why: &str) {
         if let Some(to) = self.prompts.remove(&number) {
-            self.reply(to, Err(ErrorDetail::new(ErrorCode::Conflict, format!("it was not sent: {why}")))).await;
+            self.reply(to, Err(ErrorDetail::new(ErrorCode::Conflict, format!("it was not sent: {why}"))))
+                .await;
         }
     }
 
@@ -153,7 +154,9 @@ impl Life {
                 self.prompts.insert(number, to);
                 Ok(())
             }
-            None => Err((to, ErrorDetail::new(ErrorCode::RateLimited, "too many messages wait for this agent"))),
+            None => {
+                Err((to, ErrorDetail::new(ErrorCode::RateLimited, "too many messages wait for this agent")))
+            }
         }
     }
 
@@ -169,7 +172,10 @@ impl Life {
         } else if is_open {
             None
         } else {
-            Some(ErrorDetail::new(ErrorCode::NotFound, format!("nothing waits for an answer under the id {name}")))
+            Some(ErrorDetail::new(
+                ErrorCode::NotFound,
+                format!("nothing waits for an answer under the id {name}"),
+            ))
         };
         match error {
             Some(error) => self.reply(to, Err(error)).await,
@@ -215,7 +221,9 @@ fn detail_of(error: &CommandError) -> ErrorDetail {
 fn api_error(error: ErrorDetail) -> ApiError {
     let ErrorDetail { code, message, .. } = error;
     match code {
-        ErrorCode::BadRequest | ErrorCode::Unsupported | ErrorCode::TooLarge => ApiError::InvalidRequest(message),
+        ErrorCode::BadRequest | ErrorCode::Unsupported | ErrorCode::TooLarge => {
+            ApiError::InvalidRequest(message)
+        }
         ErrorCode::NotFound | ErrorCode::UnknownLog => ApiError::NotFound(message),
         ErrorCode::AlreadyAnswered | ErrorCode::Conflict | ErrorCode::RateLimited | ErrorCode::Superseded => {
             ApiError::Conflict(message)

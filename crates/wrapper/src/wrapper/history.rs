@@ -33,7 +33,10 @@ pub(super) async fn recall(
         match read(relay, agent, token).await {
             Ok(view) => Some(view),
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the agent's log cannot be read back");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the agent's log cannot be read back"
+                );
                 None
             }
         }

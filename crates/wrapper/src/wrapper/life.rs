@@ -30,7 +30,10 @@ use crate::{
     coalesce::Coalescer,
     link::{Link, LinkHandle, LinkState},
     recovery,
-    runtime::{AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start, scripted::ids::Ids},
+    runtime::{
+        AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start,
+        scripted::ids::Ids,
+    },
     session_tree::SessionTree,
     supervisor::{Phase, SIGNAL_GRACE, Supervisor},
     turn::{PromptNumber, TurnOutput, Turns},
@@ -103,7 +106,12 @@ pub(super) enum Done {
 }
 
 impl Life {
-    pub(super) fn new(setup: Setup, book: Book, link: LinkHandle, shutdown: Shutdown) -> Result<Self, RunError> {
+    pub(super) fn new(
+        setup: Setup,
+        book: Book,
+        link: LinkHandle,
+        shutdown: Shutdown,
+    ) -> Result<Self, RunError> {
         let session = match &setup.options.session_id {
             Some(session) => Some(session.clone()),
             None => setup.state.session()?,
@@ -140,7 +148,11 @@ impl Life {
     }
 
     /// Lives until the agent is gone for good. Gives the link back, which still has to say goodbye.
-    pub(super) async fn live(mut self, mut link: Link, mut requests: mpsc::Receiver<ApiRequest>) -> (Exit, Link) {
+    pub(super) async fn live(
+        mut self,
+        mut link: Link,
+        mut requests: mpsc::Receiver<ApiRequest>,
+    ) -> (Exit, Link) {
         self.link_changed();
         loop {
             self.settle().await;
@@ -264,7 +276,9 @@ impl Life {
                 self.supervisor.died(self.clock.now(), &failed);
             }
             Ended::Died(failed) => self.exited(self.supervisor.reason().to_owned(), failed.exit_code).await,
-            Ended::Exited { code, .. } if stopping => self.exited(self.supervisor.reason().to_owned(), code).await,
+            Ended::Exited { code, .. } if stopping => {
+                self.exited(self.supervisor.reason().to_owned(), code).await
+            }
             Ended::Exited { reason, code } => self.exited(reason, code).await,
         }
         let root = self.session.clone().unwrap_or_default();
@@ -304,7 +318,10 @@ impl Life {
         };
         let RunningAgent { info, session, resumed, signals, control } = running;
         if let Err(error) = self.setup.state.keep_session(&session) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the session cannot be kept for the next run");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the session cannot be kept for the next run"
+            );
         }
         self.tree = Some(tree_of(&session, self.book.view()));
         self.agent = Some(Agent { control, signals, stopping: false });
@@ -354,7 +371,9 @@ impl Life {
                 while let Some(agent) = &mut self.agent {
                     match agent.signals.try_recv() {
                         Ok(signal) => self.signal(Some(signal)).await,
-                        Err(_) => self.ended(Ended::Exited { reason: "stopped".to_owned(), code: None }).await,
+                        Err(_) => {
+                            self.ended(Ended::Exited { reason: "stopped".to_owned(), code: None }).await
+                        }
                     }
                 }
             }
@@ -410,10 +429,16 @@ impl Life {
     }
 
     fn due(&self) -> Option<Moment> {
-        [self.coalescer.deadline(), self.turns.due(), self.supervisor.due(), self.book.due(), self.give_up_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.coalescer.deadline(),
+            self.turns.due(),
+            self.supervisor.due(),
+            self.book.due(),
+            self.give_up_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// When the link has been down for too long.

@@ -114,7 +114,7 @@ async fn a_stream_that_ends_is_taken_up_and_the_servers_state_comes_before_what_
         match next(&mut agent).await {
             Signal::CaughtUp(state) => break state,
             Signal::Alive => {}
-            other => panic!("{other:?}"),
+            other @ (Signal::Event(_) | Signal::Ended(_) | _) => panic!("{other:?}"),
         }
     };
     let ServerState { sessions, messages, status, permissions, questions } = *state;

@@ -23,12 +23,7 @@ use protocol::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 
 /// Far more than anything here takes.
 const SOON: Duration = Duration::from_secs(30);
@@ -98,7 +93,10 @@ async fn what_a_killed_wrapper_left_open_is_closed_by_the_next_one() {
     world.kill_and_start_again().await;
     let view = world.until(is_idle).await;
     let part = view.sessions().iter().flat_map(|session| session.messages()).find_map(|message| {
-        message.parts().filter_map(|part| part.body().text_part().cloned()).find(|text| text.text.starts_with("and so"))
+        message
+            .parts()
+            .filter_map(|part| part.body().text_part().cloned())
+            .find(|text| text.text.starts_with("and so"))
     });
     let part = part.expect("the text that was broken off");
     assert!(part.is_interrupted() && part.text.len() > 30);
@@ -172,7 +170,8 @@ impl World {
         self.relay.commands.send(ToWrapper::Command { id: id.clone(), command, config: None }).unwrap();
         let answered = async {
             loop {
-                let result = self.relay.log.lock().unwrap().results.iter().find(|result| result.id == id).cloned();
+                let result =
+                    self.relay.log.lock().unwrap().results.iter().find(|result| result.id == id).cloned();
                 if let Some(result) = result {
                     return result;
                 }
