@@ -55,7 +55,7 @@ fn registration(dir: &Path, scripts: &Path, member: Member) -> anyhow::Result<Re
     let script = text(scripts.join(&member.file))?;
     let mut runtime = Runtime::of(kind);
     runtime = if kind == town::RuntimeKind::Replay {
-        runtime.with_recording(script)
+        runtime.with_recording(script).repeated()
     } else {
         runtime.with_scenario(script)
     };
