@@ -48,10 +48,11 @@ pub(crate) fn run(only: &[Stage]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// With all features, so that the thin binaries are looked at too.
 fn clippy() -> anyhow::Result<()> {
     command::run(
         "cargo",
-        &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+        &["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--", "-D", "warnings"],
         &[],
     )
 }
