@@ -6,9 +6,10 @@
 
 use std::{
     ffi::OsString,
-    fs::File,
+    fs::{self, File},
     io,
     os::{fd::AsFd, unix::process::CommandExt as _},
+    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -32,6 +33,9 @@ pub struct GuardArgs {
     /// The value that marks the command's processes in their environment
     #[arg(long, value_name = "TEXT")]
     pub mark: Option<String>,
+    /// A FIFO that becomes the command's stdin, and is removed; without it, the command has none
+    #[arg(long, value_name = "FILE")]
+    pub stdin: Option<PathBuf>,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -76,7 +80,15 @@ async fn watch(args: &GuardArgs) -> io::Result<u8> {
 fn start(args: &GuardArgs) -> io::Result<Pid> {
     let (program, rest) = args.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
-    command.args(rest).stdin(Stdio::null()).process_group(0);
+    let stdin = match &args.stdin {
+        Some(fifo) => {
+            let stdin = File::open(fifo)?;
+            fs::remove_file(fifo)?;
+            stdin.into()
+        }
+        None => Stdio::null(),
+    };
+    command.args(rest).stdin(stdin).process_group(0);
     if let Some(mark) = &args.mark {
         command.env(MARK, mark);
     }

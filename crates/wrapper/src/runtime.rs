@@ -1,8 +1,11 @@
 //! What an agent is run with: the trait, and its implementations.
 
 pub mod opencode;
+mod output;
+mod process;
 pub mod replay;
 pub mod scripted;
+pub(crate) mod shape;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -162,6 +165,11 @@ pub enum CommandError {
         /// What the system says.
         message: String,
     },
+}
+
+/// What `agent.failed` says of a start that failed before there was a process.
+fn failed(message: String) -> Failed {
+    Failed { message, ..Failed::default() }
 }
 
 /// Which runtime.

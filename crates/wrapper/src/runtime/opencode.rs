@@ -10,18 +10,21 @@ mod api;
 mod commands;
 mod flavour;
 mod follow;
-mod output;
-mod process;
 mod record;
 mod server_state;
 
-use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use protocol::{agent::Failed, frame::RuntimeInfo};
 use serde_json::json;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -30,10 +33,12 @@ use self::{
     api::{Api, ApiError, EventStream, Login},
     commands::Control,
     follow::Follow,
-    process::{Launch, ServerProcess},
     record::Record,
 };
-use super::{AgentRuntime, Ended, RunningAgent, SIGNALS, Signal, Start};
+use super::{
+    AgentRuntime, Ended, RunningAgent, SIGNALS, Signal, Start, failed, output,
+    process::{AgentProcess, Launch},
+};
 use crate::{Options, OptionsError};
 
 pub use self::flavour::Flavour;
@@ -96,6 +101,20 @@ impl AgentServer {
         own.or_else(|| std::env::var_os(name))?.into_string().ok().filter(|value| !value.is_empty())
     }
 
+    /// The server's environment, besides this process's own.
+    fn environment_with(&self, login: &Login) -> Vec<(OsString, OsString)> {
+        let mut environment: Vec<(OsString, OsString)> = ["DISABLE_AUTOUPDATE", "ENABLE_QUESTION_TOOL"]
+            .map(|suffix| self.flavour.variable(suffix))
+            .into_iter()
+            .filter(|name| std::env::var_os(name).is_none())
+            .map(|name| (name.into(), "1".into()))
+            .collect();
+        environment.extend(self.environment.iter().cloned());
+        environment.push((self.flavour.variable("SERVER_USERNAME").into(), login.username.clone().into()));
+        environment.push((self.flavour.variable("SERVER_PASSWORD").into(), login.password.clone().into()));
+        environment
+    }
+
     fn login(&self) -> Login {
         let variable = |suffix: &str| self.variable(&self.flavour.variable(suffix));
         Login {
@@ -119,16 +138,26 @@ impl AgentRuntime for AgentServer {
         })?;
         Record::end_what_is_left(&start.state_dir, GRACE).await;
         let login = self.login();
-        let mut process = ServerProcess::start(&Launch {
+        let command = [
+            binary.as_os_str(),
+            "serve".as_ref(),
+            "--port".as_ref(),
+            "0".as_ref(),
+            "--hostname".as_ref(),
+            "127.0.0.1".as_ref(),
+        ]
+        .map(OsStr::to_owned);
+        let (said, listening) = oneshot::channel();
+        let launch = Launch {
             guard: &self.guard,
-            flavour: self.flavour,
-            binary: &binary,
+            command: &command,
+            stdin: None,
             directory: &directory,
-            environment: &self.environment,
-            login: &login,
+            environment: &self.environment_with(&login),
             grace: GRACE,
-        })?;
-        match self.make_ready(&mut process, &directory, login, start.resume.as_deref()).await {
+        };
+        let mut process = AgentProcess::start(&launch, |stdout| output::drain(stdout, tell_url(said)))?;
+        match self.make_ready(&process, listening, &directory, login, start.resume.as_deref()).await {
             Ok(ready) => Ok(self.run(ready, process, &start)),
             Err(message) => {
                 process.stop().await;
@@ -153,7 +182,8 @@ impl AgentServer {
     /// Waits until the server takes prompts. The error says what it did not do in time.
     async fn make_ready(
         &self,
-        process: &mut ServerProcess,
+        process: &AgentProcess,
+        listening: oneshot::Receiver<String>,
         directory: &std::path::Path,
         login: Login,
         resume: Option<&str>,
@@ -161,7 +191,8 @@ impl AgentServer {
         let name = self.flavour.name();
         let gone = process.gone();
         let ready = async {
-            let url = process.listening().await.ok_or_else(|| format!("{name} ended before it listened"))?;
+            let url = listening.await.map_err(|_| format!("{name} ended before it listened"))?;
+            process.find_agent();
             let api = Api::new(&url, &login, directory).map_err(|error| error.to_string())?;
             let version = healthy(&api).await;
             let stream = api.subscribe().await.map_err(|error| format!("{name} gives no events: {error}"))?;
@@ -178,7 +209,7 @@ impl AgentServer {
         }
     }
 
-    fn run(&self, ready: Ready, process: ServerProcess, start: &Start) -> RunningAgent {
+    fn run(&self, ready: Ready, process: AgentProcess, start: &Start) -> RunningAgent {
         let Ready { api, url, login, version, stream, session, resumed } = ready;
         let record = Record::write(&start.state_dir, &url, &login, &process, &session);
         let (signals, receiver) = mpsc::channel(SIGNALS);
@@ -205,7 +236,7 @@ async fn drive(
     stream: EventStream,
     // Room for the last signal, so that the end never waits for a wrapper that does not read.
     last: mpsc::OwnedPermit<Signal>,
-    mut process: ServerProcess,
+    mut process: AgentProcess,
     record: Option<Record>,
     stop: CancellationToken,
 ) {
@@ -223,6 +254,20 @@ async fn drive(
         Ended::Exited { reason: "stopped".to_owned(), code: process.exit_code() }
     };
     last.send(Signal::Ended(ended));
+}
+
+/// Says where a server listens, as soon as it says so itself.
+fn tell_url(said: oneshot::Sender<String>) -> impl FnMut(String) + Send {
+    let mut said = Some(said);
+    move |line| {
+        if let Some(url) = output::listening(&line)
+            && let Some(said) = said.take()
+        {
+            // Nobody waits any more when the start was given up.
+            let _ = said.send(url);
+        }
+        tracing::debug!(target: "agent", "{line}");
+    }
 }
 
 /// Waits until the server says that it is well. Returns its version.
@@ -254,8 +299,4 @@ async fn open_session(api: &Api, resume: Option<&str>) -> Result<(String, bool),
     let session = api.post(&["session"], &json!({})).await?;
     let id = session["id"].as_str().ok_or(ApiError::Shape { what: "a session without an id" })?;
     Ok((id.to_owned(), false))
-}
-
-fn failed(message: String) -> Failed {
-    Failed { message, ..Failed::default() }
 }

@@ -54,11 +54,8 @@
 //! `ask` makes a tool wait for a permission: `always` (the patterns that "always" allows), `rejected` (steps that follow a rejection
 //! instead of the rest of the turn; without them a rejection ends the turn, unless it says what to do instead).
 
-mod diff;
 mod doing;
-mod emit;
 mod frame;
-pub(crate) mod ids;
 mod machine;
 mod play;
 mod scenario;
@@ -80,7 +77,7 @@ use self::{
     machine::{Machine, NothingWaits, Output, Pace},
     work_folder::News,
 };
-use super::{AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start};
+use super::{AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start, failed};
 use crate::{Clock, Options, OptionsError};
 
 pub use self::scenario::{Scenario, ScenarioError};
@@ -174,10 +171,6 @@ impl AgentRuntime for Scripted {
             control: Arc::new(Control { requests, stop, agent }),
         })
     }
-}
-
-fn failed(message: String) -> Failed {
-    Failed { message, ..Failed::default() }
 }
 
 /// Two agents, and two runs of one agent, are to have different ids (FNV-1a of the agent's name and the time).

@@ -32,7 +32,7 @@ use crate::{
     recovery,
     runtime::{
         AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start,
-        scripted::ids::Ids,
+        shape::ids::Ids,
     },
     session_tree::SessionTree,
     supervisor::{Phase, SIGNAL_GRACE, Supervisor},

@@ -10,8 +10,8 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{api::Login, process::ServerProcess};
-use crate::process_tree::Tree;
+use super::api::Login;
+use crate::{process_tree::Tree, runtime::process::AgentProcess};
 
 const FILE: &str = "agent-server.json";
 
@@ -27,7 +27,7 @@ impl Record {
         state_dir: &Path,
         url: &str,
         login: &Login,
-        process: &ServerProcess,
+        process: &AgentProcess,
         session: &str,
     ) -> Option<Self> {
         let record = json!({

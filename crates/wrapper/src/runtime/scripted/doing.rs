@@ -4,11 +4,13 @@ use protocol::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    diff::{FileChange, Patch},
-    emit::{Emit, Session},
-    machine::{Output, Pace},
+    machine::{Emit, Output, Pace},
     scenario::{Ask, Question, Retry, Step, Stream},
     tool::{Call, Outcome, Tool},
+};
+use crate::runtime::shape::{
+    diff::{FileChange, Patch},
+    emit::Session,
 };
 
 /// Shortest time between two reports of what a running command has written.

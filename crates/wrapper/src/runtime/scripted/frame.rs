@@ -5,11 +5,13 @@ use std::collections::VecDeque;
 use serde_json::json;
 
 use super::{
-    diff::FileChange,
     doing::{Doing, ToolPart},
-    emit::{Assistant, Emit, Session, User},
-    machine::Pace,
-    scenario::{Action, Step, Task, TodoStatus, Todos, Tokens},
+    machine::{Emit, Pace},
+    scenario::{Action, Step, Task, TodoStatus, Todos},
+};
+use crate::runtime::shape::{
+    diff::FileChange,
+    emit::{Assistant, Session, Tokens, User},
 };
 
 /// Someone who takes steps.

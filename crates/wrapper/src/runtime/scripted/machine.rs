@@ -9,13 +9,17 @@ use protocol::{Answer, Delivery, NewEvent, PermissionReply, Prompt, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    diff::FileChange,
-    emit::{Emit, Session, User},
-    ids::Ids,
     play::Play,
-    scenario::{Model, Scenario, Script, Tokens},
+    scenario::{Scenario, Script},
     tool::{Call, Outcome},
 };
+use crate::runtime::shape::{
+    diff::FileChange,
+    emit::{self, Model, Session, Tokens, User},
+};
+
+/// What the interpreter says its events with.
+pub(crate) type Emit = emit::Emit<Output>;
 
 /// What comes out of the interpreter.
 #[derive(Debug)]
@@ -26,6 +30,12 @@ pub(crate) enum Output {
     Run(Call),
     /// End the tool of this number; nothing more is to be said of it.
     Cancel(u64),
+}
+
+impl From<NewEvent> for Output {
+    fn from(event: NewEvent) -> Self {
+        Self::Event(event)
+    }
 }
 
 /// Why a reply was not taken.
@@ -94,7 +104,7 @@ impl Machine {
         resume: Option<String>,
         now: Timestamp,
     ) -> Self {
-        let mut emit = Emit { outputs: VecDeque::new(), ids: Ids::new(seed), now };
+        let mut emit = Emit::new(seed, now);
         let script = scenario.script();
         let kind = if resume.is_some() { "session.updated" } else { "session.created" };
         let root = Session {

@@ -4,13 +4,15 @@ use protocol::{Answer, PermissionReply, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    diff::{FileChange, Patch},
     doing::{ABORTED, Answered, Asking, Doing, Running, Streaming},
-    emit::{Emit, Session, User, dollars, tokens},
     frame::{Frame, Kind, Open, delegate, session, set_todos},
-    machine::Pace,
-    scenario::{Action, Failure, Step, Tokens},
+    machine::{Emit, Pace},
+    scenario::{Action, Failure, Step},
     tool::{Outcome, Tool},
+};
+use crate::runtime::shape::{
+    diff::{FileChange, Patch},
+    emit::{Session, Tokens, User, dollars, tokens},
 };
 
 /// A turn that runs.

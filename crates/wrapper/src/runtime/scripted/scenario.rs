@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, fmt, path::Path};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use crate::runtime::shape::emit::{Model, Tokens};
+
 /// A scenario that holds together: made by [`Scenario::parse`] only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scenario(Script);
@@ -61,16 +63,6 @@ pub(crate) struct Script {
     pub(crate) turns: Vec<Turn>,
 }
 
-/// The model of a scripted agent.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Model {
-    #[serde(rename = "providerID")]
-    pub(crate) provider_id: String,
-    #[serde(rename = "modelID")]
-    pub(crate) model_id: String,
-}
-
 /// Turns that start by themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -119,17 +111,6 @@ pub(crate) struct Step {
     /// Cost in millionths of a dollar.
     #[serde(default)]
     pub(crate) cost_micros: u64,
-}
-
-/// Tokens of one step, as agent servers count them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Tokens {
-    pub(crate) input: u64,
-    pub(crate) output: u64,
-    pub(crate) reasoning: u64,
-    pub(crate) cache_read: u64,
-    pub(crate) cache_write: u64,
 }
 
 /// One thing an agent does.

@@ -15,10 +15,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    diff::FileChange,
-    tool::{Call, Outcome, Tool},
-};
+use super::tool::{Call, Outcome, Tool};
+use crate::runtime::shape::diff::FileChange;
 
 /// Bytes of a tool's output that are kept.
 const OUTPUT_BYTES: usize = 30_000;

@@ -1,7 +1,8 @@
-//! The server's process under its guard.
+//! An agent's process under its guard.
 
 use std::{
     ffi::OsString,
+    io,
     path::Path,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -10,16 +11,14 @@ use std::{
 
 use protocol::agent::Failed;
 use tokio::{
-    process::{Child, ChildStdin, Command},
-    sync::oneshot,
+    process::{Child, ChildStdin, ChildStdout, Command},
     task::JoinSet,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Flavour,
-    api::Login,
+    failed,
     output::{self, Tail},
 };
 use crate::process_tree::{Process, Tree};
@@ -30,27 +29,31 @@ const GUARD_SLACK: Duration = Duration::from_secs(10);
 /// How long the last output may take to be read when all its writers are gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How a server is started.
+/// How an agent is started.
+#[derive(Debug)]
 pub(super) struct Launch<'a> {
+    /// The guard's command; its arguments are appended.
     pub(super) guard: &'a [OsString],
-    pub(super) flavour: Flavour,
-    pub(super) binary: &'a Path,
+    /// The agent's command.
+    pub(super) command: &'a [OsString],
+    /// A FIFO that is to be the agent's stdin; without it, it has none.
+    pub(super) stdin: Option<&'a Path>,
     pub(super) directory: &'a Path,
+    /// Variables besides those of this process.
     pub(super) environment: &'a [(OsString, OsString)],
-    pub(super) login: &'a Login,
+    /// What the guard leaves the agent between TERM and KILL.
     pub(super) grace: Duration,
 }
 
-/// A server that was started. Dropping it ends it, without waiting.
+/// An agent's process that was started. Dropping it ends it, without waiting.
 #[derive(Debug)]
-pub(super) struct ServerProcess {
+pub(super) struct AgentProcess {
     /// The guard ends the tree when this closes.
     lifeline: Option<ChildStdin>,
     guard_pid: i32,
-    server: Arc<OnceLock<Process>>,
+    agent: Arc<OnceLock<Process>>,
     mark: String,
     grace: Duration,
-    listening: Option<oneshot::Receiver<String>>,
     stderr: Arc<Mutex<Tail>>,
     status: Arc<OnceLock<ExitStatus>>,
     gone: CancellationToken,
@@ -58,42 +61,44 @@ pub(super) struct ServerProcess {
     tasks: TaskTracker,
 }
 
-impl ServerProcess {
-    pub(super) fn start(launch: &Launch<'_>) -> Result<Self, Failed> {
+impl AgentProcess {
+    /// Starts it. `read` reads what it writes to stdout, to its end.
+    pub(super) fn start<R>(launch: &Launch<'_>, read: impl FnOnce(ChildStdout) -> R) -> Result<Self, Failed>
+    where
+        R: Future<Output = io::Result<()>> + Send + 'static,
+    {
         let mark = uuid::Uuid::new_v4().simple().to_string();
         let mut child = command(launch, &mark)?.spawn().map_err(|error| {
-            super::failed(format!("the guard {} cannot be started: {error}", launch.guard[0].display()))
+            failed(format!("the guard {} cannot be started: {error}", launch.guard[0].display()))
         })?;
-        let (said, listening) = oneshot::channel();
+        let mut pipes = JoinSet::new();
+        pipes.spawn(read(child.stdout.take().expect("stdout is piped")));
         let process = Self {
             lifeline: child.stdin.take(),
             guard_pid: child.id().map_or(0, u32::cast_signed),
-            server: Arc::default(),
+            agent: Arc::default(),
             mark,
             grace: launch.grace,
-            listening: Some(listening),
             stderr: Arc::default(),
             status: Arc::default(),
             gone: CancellationToken::new(),
             kill: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        process.tasks.spawn(Watch::new(&process, child, said).run());
+        process.tasks.spawn(Watch::new(&process, child, pipes).run());
         process.tasks.close();
         Ok(process)
     }
 
-    /// The URL, once the server says that it listens; nothing if it ends before.
-    pub(super) async fn listening(&mut self) -> Option<String> {
-        let url = self.listening.take()?.await.ok()?;
-        if let Some(server) = Process::find(self.guard_pid).and_then(Process::first_child) {
-            // Set once: this is called once.
-            let _ = self.server.set(server);
+    /// Remembers which process the agent's own is, once it has shown that it runs.
+    pub(super) fn find_agent(&self) {
+        if let Some(agent) = Process::find(self.guard_pid).and_then(Process::first_child) {
+            // The first one found stays.
+            let _ = self.agent.set(agent);
         }
-        Some(url)
     }
 
-    /// Cancelled when the server and everything it began are gone.
+    /// Cancelled when the agent and everything it began are gone.
     pub(super) fn gone(&self) -> CancellationToken {
         self.gone.clone()
     }
@@ -102,9 +107,9 @@ impl ServerProcess {
         self.guard_pid
     }
 
-    /// The server's own pid, known from when it listens.
+    /// The agent's own pid, if it was [found](Self::find_agent).
     pub(super) fn pid(&self) -> Option<i32> {
-        self.server.get().map(|server| server.pid())
+        self.agent.get().map(|agent| agent.pid())
     }
 
     pub(super) fn mark(&self) -> &str {
@@ -121,7 +126,7 @@ impl ServerProcess {
         self.tasks.wait().await;
     }
 
-    /// The server's exit code, as its guard passed it on: 128 and the signal's number if one ended it.
+    /// The agent's exit code, as its guard passed it on: 128 and the signal's number if one ended it.
     pub(super) fn exit_code(&self) -> Option<i32> {
         use std::os::unix::process::ExitStatusExt as _;
         let status = self.status.get()?;
@@ -137,35 +142,30 @@ impl ServerProcess {
 
 fn command(launch: &Launch<'_>, mark: &str) -> Result<Command, Failed> {
     let (program, words) =
-        launch.guard.split_first().ok_or_else(|| super::failed("the guard's command is empty".to_owned()))?;
+        launch.guard.split_first().ok_or_else(|| failed("the guard's command is empty".to_owned()))?;
     let mut command = Command::new(program);
-    command.args(words).args(["--grace-ms", &launch.grace.as_millis().to_string(), "--mark", mark, "--"]);
-    command.arg(launch.binary).args(["serve", "--port", "0", "--hostname", "127.0.0.1"]);
+    command.args(words).args(["--grace-ms", &launch.grace.as_millis().to_string(), "--mark", mark]);
+    if let Some(fifo) = launch.stdin {
+        command.arg("--stdin").arg(fifo);
+    }
+    command.arg("--").args(launch.command);
     command.current_dir(launch.directory);
     // The wrapper's own variables hold its token, which is none of the agent's business.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GASTOWN_")) {
         command.env_remove(name);
     }
-    for suffix in ["DISABLE_AUTOUPDATE", "ENABLE_QUESTION_TOOL"] {
-        let name = launch.flavour.variable(suffix);
-        if std::env::var_os(&name).is_none() {
-            command.env(name, "1");
-        }
-    }
     command.envs(launch.environment.iter().map(|(name, value)| (name, value)));
-    command.env(launch.flavour.variable("SERVER_USERNAME"), &launch.login.username);
-    command.env(launch.flavour.variable("SERVER_PASSWORD"), &launch.login.password);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A Ctrl-C in the wrapper's terminal is for the wrapper, which then ends the agent in order.
     command.process_group(0);
     Ok(command)
 }
 
-/// Reads what a server writes and waits for its end.
+/// Reads what an agent says of its troubles and waits for its end.
 struct Watch {
     child: Child,
-    said: oneshot::Sender<String>,
-    server: Arc<OnceLock<Process>>,
+    pipes: JoinSet<io::Result<()>>,
+    agent: Arc<OnceLock<Process>>,
     mark: String,
     grace: Duration,
     stderr: Arc<Mutex<Tail>>,
@@ -175,11 +175,11 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(process: &ServerProcess, child: Child, said: oneshot::Sender<String>) -> Self {
+    fn new(process: &AgentProcess, child: Child, pipes: JoinSet<io::Result<()>>) -> Self {
         Self {
             child,
-            said,
-            server: process.server.clone(),
+            pipes,
+            agent: process.agent.clone(),
             mark: process.mark.clone(),
             grace: process.grace,
             stderr: process.stderr.clone(),
@@ -190,26 +190,12 @@ impl Watch {
     }
 
     async fn run(mut self) {
-        let mut pipes = JoinSet::new();
-        let mut said = Some(self.said);
-        if let Some(stdout) = self.child.stdout.take() {
-            pipes.spawn(output::drain(stdout, move |line| {
-                if let Some(url) = output::listening(&line)
-                    && let Some(said) = said.take()
-                {
-                    // Nobody waits any more when the start was given up.
-                    let _ = said.send(url);
-                }
-                tracing::debug!(target: "agent", "{line}");
-            }));
-        }
-        if let Some(stderr) = self.child.stderr.take() {
-            let tail = self.stderr.clone();
-            pipes.spawn(output::drain(stderr, move |line| {
-                tracing::debug!(target: "agent", "{line}");
-                tail.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-            }));
-        }
+        let stderr = self.child.stderr.take().expect("stderr is piped");
+        let tail = self.stderr.clone();
+        self.pipes.spawn(output::drain(stderr, move |line| {
+            tracing::debug!(target: "agent", "{line}");
+            tail.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }));
         let status = tokio::select! {
             status = self.child.wait() => status,
             () = self.kill.cancelled() => {
@@ -221,8 +207,8 @@ impl Watch {
             let _ = self.status.set(status);
         }
         // After a guard that did its work there is nobody; after one that was killed this does it.
-        Tree::new(self.server.get().copied(), Some(self.mark)).end(self.grace).await;
-        let read = async { while pipes.join_next().await.is_some() {} };
+        Tree::new(self.agent.get().copied(), Some(self.mark)).end(self.grace).await;
+        let read = async { while self.pipes.join_next().await.is_some() {} };
         if timeout(LAST_WORDS, read).await.is_err() {
             tracing::debug!("somebody outside the agent's tree holds its output open");
         }

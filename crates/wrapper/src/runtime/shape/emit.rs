@@ -3,35 +3,37 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use protocol::{NewEvent, RawData, Timestamp};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    diff::Patch,
-    ids::Ids,
-    machine::Output,
-    scenario::{Model, Tokens},
-};
+use super::{diff::Patch, ids::Ids};
 
-/// What goes out: events and orders to the driver, in order, and the ids in them.
+/// What goes out, in order: events, and whatever else a runtime puts between them; and the ids in them.
 #[derive(Debug)]
-pub(crate) struct Emit {
+pub(crate) struct Emit<Output = NewEvent> {
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) ids: Ids,
     pub(crate) now: Timestamp,
 }
 
-impl Emit {
+impl<Output: From<NewEvent>> Emit<Output> {
+    /// Nothing yet. The same seed gives the same ids.
+    pub(crate) fn new(seed: u64, now: Timestamp) -> Self {
+        Self { outputs: VecDeque::new(), ids: Ids::new(seed), now }
+    }
+
     pub(crate) fn id(&mut self, prefix: &str) -> String {
         self.ids.next(prefix, self.now.unix_ms())
     }
 
     pub(crate) fn event(&mut self, kind: &str, session: Option<&str>, data: &Value) {
-        self.outputs.push_back(Output::Event(NewEvent {
+        let event = NewEvent {
             time: self.now,
             kind: kind.into(),
             session: session.map(Arc::from),
             data: RawData::of(data).expect("a JSON value serialises"),
-        }));
+        };
+        self.outputs.push_back(event.into());
     }
 
     pub(crate) fn status(&mut self, session: &Session, status: &Value) {
@@ -100,7 +102,28 @@ impl Emit {
     }
 }
 
-/// A session of the scripted agent: its own, or that of a sub-agent.
+/// The model that an agent says it uses.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Model {
+    #[serde(rename = "providerID")]
+    pub(crate) provider_id: String,
+    #[serde(rename = "modelID")]
+    pub(crate) model_id: String,
+}
+
+/// Tokens of one step, as agent servers count them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tokens {
+    pub(crate) input: u64,
+    pub(crate) output: u64,
+    pub(crate) reasoning: u64,
+    pub(crate) cache_read: u64,
+    pub(crate) cache_write: u64,
+}
+
+/// A session: that of the agent, or that of a sub-agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     pub(crate) id: String,
