@@ -13,7 +13,7 @@ use gastown::{
     protocol::{LogId, NewEvent, Timestamp},
     relay::{
         RelayApi as _,
-        auth::{AuthError, Authority, Capability, Credentials, Grant, LogScope, Secret},
+        auth::{AuthError, Authority, Capability, Credentials, Grant, Lease, LogScope, Secret},
         client::{self, Client, Token, Verb},
         server::{Relay, RelayConfig, ServeLimits, serve},
     },
@@ -81,6 +81,7 @@ impl Authority for MySessions {
             logs: LogScope::All,
             capabilities: BTreeSet::from([Capability::Read, Capability::Steer, Capability::Admin]),
             generation: None,
+            lease: Lease::default(),
         })
     }
 }

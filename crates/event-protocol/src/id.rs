@@ -158,6 +158,15 @@ impl LogId {
             Self::Town(_) => None,
         }
     }
+
+    /// The town whose journal this is.
+    #[must_use]
+    pub fn town(&self) -> Option<&TownId> {
+        match self {
+            Self::Town(id) => Some(id),
+            Self::Agent(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for LogId {

@@ -8,7 +8,7 @@ mod sessions;
 use std::sync::Arc;
 
 use protocol::{Timestamp, TownId};
-use relay::auth::{AuthError, Authority, Capability, Credentials, Grant, JwtAuthority, LogScope};
+use relay::auth::{AuthError, Authority, Capability, Credentials, Grant, JwtAuthority, Lease, LogScope};
 
 pub(crate) use login::{LoginLimiter, LoginLinks};
 pub use operator::{OperatorTokenError, operator_token};
@@ -46,6 +46,7 @@ impl WorkerAuthority {
             logs: LogScope::All,
             capabilities: [Capability::Read, Capability::Steer, Capability::Admin].into(),
             generation: None,
+            lease: Lease::default(),
         }
     }
 }

@@ -1,14 +1,10 @@
 //! From credentials to a grant.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{fmt, sync::Arc};
 
 use protocol::Timestamp;
 
-use super::{AuthError, Claims, Grant, Keys, TicketBook};
+use super::{AuthError, Claims, Grant, Keys, Lease, ShareBook, TicketBook};
 
 /// What a request brought along.
 #[derive(Clone, Copy, Default)]
@@ -49,29 +45,27 @@ pub trait Authority: Send + Sync + fmt::Debug + 'static {
     fn authenticate(&self, credentials: &Credentials<'_>, now: Timestamp) -> Result<Grant, AuthError>;
 }
 
-/// Knows every token that its [`Keys`] signed: wrapper, service and share tokens as bearer, tickets in the query. It
-/// knows no cookie.
+/// Knows every token that its [`Keys`] signed: wrapper, service, client and share tokens as bearer, tickets and share
+/// tokens in the query. It knows no cookie.
 #[derive(Debug, Clone)]
 pub struct JwtAuthority {
     keys: Keys,
     tickets: Arc<TicketBook>,
-    revoked: Arc<RwLock<BTreeSet<String>>>,
+    shares: Arc<ShareBook>,
 }
 
 impl JwtAuthority {
-    /// Of these keys; tickets are consumed in this book.
+    /// Of these keys; tickets are consumed in this book. Without [`Self::with_shares`] no share link is good.
     #[must_use]
     pub fn new(keys: Keys, tickets: Arc<TicketBook>) -> Self {
-        Self { keys, tickets, revoked: Arc::default() }
+        Self { keys, tickets, shares: Arc::default() }
     }
 
-    /// Takes a share link back, by the `jti` of its claims.
-    pub fn revoke(&self, jti: &str) {
-        self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(jti.to_owned());
-    }
-
-    fn is_revoked(&self, jti: &str) -> bool {
-        self.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(jti)
+    /// With the share links of this book, which somebody lets follow its journals ([`ShareBook::follow`]).
+    #[must_use]
+    pub fn with_shares(mut self, shares: Arc<ShareBook>) -> Self {
+        self.shares = shares;
+        self
     }
 }
 
@@ -86,14 +80,20 @@ impl Authority for JwtAuthority {
         if claims.expires() <= now {
             return Err(AuthError::Expired);
         }
-        match &claims {
-            Claims::Stream(ticket) => self.tickets.consume(ticket, credentials.origin, now)?,
-            Claims::Share(share) if self.is_revoked(&share.jti) => return Err(AuthError::Revoked),
+        // Whoever brings its journal here shows a token of the town first.
+        self.shares.attend(claims.town());
+        let lease = match &claims {
+            Claims::Stream(ticket) => {
+                self.tickets.consume(ticket, credentials.origin, now)?;
+                Lease::default()
+            }
             // A share link is meant to be a link: its token may stand in the query.
-            Claims::Share(_) => {}
-            Claims::Ingest(_) | Claims::Service(_) if is_ticket => return Err(AuthError::Invalid),
-            Claims::Ingest(_) | Claims::Service(_) => {}
-        }
-        Ok(claims.into_grant())
+            Claims::Share(share) => self.shares.lease(share, now)?,
+            Claims::Ingest(_) | Claims::Service(_) | Claims::Client(_) if is_ticket => {
+                return Err(AuthError::Invalid);
+            }
+            Claims::Ingest(_) | Claims::Service(_) | Claims::Client(_) => Lease::default(),
+        };
+        Ok(claims.into_grant(lease))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use protocol::{AgentId, LogId, Timestamp, TownId};
 use serde::{Deserialize, Serialize};
 
-use super::{Capability, Grant, LogScope};
+use super::{Capability, Grant, Lease, LogScope};
 
 /// The payload of a signed token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub enum Claims {
     Stream(TicketClaims),
     /// Of another process of the town's control plane.
     Service(ServiceClaims),
+    /// Of somebody whom the town's worker sent to the relay.
+    Client(ClientClaims),
     /// Of a link to one log.
     Share(ShareClaims),
 }
@@ -69,6 +71,20 @@ pub struct ServiceClaims {
     pub expires: Timestamp,
 }
 
+/// A client token: what its holder may do in the town, shown to the town's relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientClaims {
+    /// The town.
+    pub town: TownId,
+    /// Whom it was made for, for logs.
+    pub subject: String,
+    /// What the holder may do: at most read, steer and admin.
+    pub capabilities: BTreeSet<Capability>,
+    /// Not good from this time on.
+    #[serde(rename = "exp", with = "numeric_date")]
+    pub expires: Timestamp,
+}
+
 /// A share link: reads one log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareClaims {
@@ -91,12 +107,25 @@ impl Claims {
             Self::Ingest(claims) => claims.expires,
             Self::Stream(claims) => claims.expires,
             Self::Service(claims) => claims.expires,
+            Self::Client(claims) => claims.expires,
             Self::Share(claims) => claims.expires,
         }
     }
 
-    /// What the token is good for, once its signature, its time and its use have been checked.
-    pub(super) fn into_grant(self) -> Grant {
+    /// The town that it belongs to.
+    #[must_use]
+    pub fn town(&self) -> &TownId {
+        match self {
+            Self::Ingest(claims) => &claims.town,
+            Self::Stream(claims) => &claims.town,
+            Self::Service(claims) => &claims.town,
+            Self::Client(claims) => &claims.town,
+            Self::Share(claims) => &claims.town,
+        }
+    }
+
+    /// What the token is good for, and how long, once its signature, its time and its use have been checked.
+    pub(super) fn into_grant(self, lease: Lease) -> Grant {
         match self {
             Self::Ingest(claims) => Grant {
                 subject: format!("wrapper {} g{}", claims.agent, claims.generation),
@@ -104,6 +133,7 @@ impl Claims {
                 logs: LogScope::Only([LogId::Agent(claims.agent)].into()),
                 capabilities: [Capability::Read, Capability::Ingest].into(),
                 generation: Some(claims.generation),
+                lease,
             },
             Self::Stream(claims) => Grant {
                 subject: "ticket".into(),
@@ -112,6 +142,7 @@ impl Claims {
                 // A ticket is for watching and steering, whatever its maker wrote into it.
                 capabilities: &claims.capabilities & &[Capability::Read, Capability::Steer].into(),
                 generation: None,
+                lease,
             },
             Self::Service(claims) => Grant {
                 subject: format!("service {}", claims.service),
@@ -119,6 +150,17 @@ impl Claims {
                 logs: LogScope::All,
                 capabilities: [Capability::Read, Capability::Steer, Capability::Admin].into(),
                 generation: None,
+                lease,
+            },
+            Self::Client(claims) => Grant {
+                subject: claims.subject,
+                town: claims.town,
+                logs: LogScope::All,
+                // No token of this kind brings in events, whatever its maker wrote into it.
+                capabilities: &claims.capabilities
+                    & &[Capability::Read, Capability::Steer, Capability::Admin].into(),
+                generation: None,
+                lease,
             },
             Self::Share(claims) => Grant {
                 subject: "share".into(),
@@ -126,6 +168,7 @@ impl Claims {
                 logs: LogScope::Only([claims.log].into()),
                 capabilities: [Capability::Read].into(),
                 generation: None,
+                lease,
             },
         }
     }

@@ -6,6 +6,7 @@
 mod authority;
 mod claims;
 mod keys;
+mod shares;
 mod tickets;
 
 use std::collections::BTreeSet;
@@ -13,8 +14,9 @@ use std::collections::BTreeSet;
 use protocol::{ErrorCode, LogId, TownId};
 
 pub use authority::{Authority, Credentials, JwtAuthority};
-pub use claims::{Claims, ServiceClaims, ShareClaims, TicketClaims, WrapperClaims};
+pub use claims::{Claims, ClientClaims, ServiceClaims, ShareClaims, TicketClaims, WrapperClaims};
 pub use keys::{KeyError, Keys, Secret};
+pub use shares::{Lease, ShareBook};
 pub use tickets::TicketBook;
 
 /// What a credential is good for.
@@ -30,13 +32,16 @@ pub struct Grant {
     pub capabilities: BTreeSet<Capability>,
     /// The generation whose events it may bring in, if it has [`Capability::Ingest`]; `None` is any.
     pub generation: Option<u64>,
+    /// How long it counts: a stream ends with it.
+    pub lease: Lease,
 }
 
 impl Grant {
-    /// Whether this reaches `log` with `capability`.
+    /// Whether this reaches `log` with `capability`. No journal but that of its own town is reached.
     #[must_use]
     pub fn allows(&self, capability: Capability, log: &LogId) -> bool {
-        self.has(capability) && self.logs.contains(log)
+        let own = log.town().is_none_or(|town| *town == self.town);
+        own && self.has(capability) && self.logs.contains(log)
     }
 
     /// Whether this has `capability` on any log at all.
@@ -99,7 +104,7 @@ pub enum AuthError {
     #[error("the ticket has been used: each opens one stream, get another")]
     Used,
     /// They were taken back.
-    #[error("the credentials were revoked")]
+    #[error("the credentials were revoked, or have expired")]
     Revoked,
     /// The ticket was made for a page of another origin.
     #[error("the ticket is bound to another origin")]

@@ -1,6 +1,13 @@
-use std::{sync::Barrier, time::Duration};
+use std::{
+    sync::{Arc, Barrier},
+    time::Duration,
+};
 
-use protocol::{AgentId, Timestamp, limits};
+use protocol::{AgentId, NewEvent, Timestamp, limits};
+use serde_json::{Value, json};
+use store::{Append, EventStore, MemoryStore, RetentionPolicy};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 
@@ -54,22 +61,93 @@ fn p17_a_token_that_is_no_ticket_or_share_is_not_taken_from_the_query() {
 }
 
 #[test]
-fn p17_a_share_link_reads_one_log_until_it_is_revoked() {
+fn p17_a_share_link_that_no_journal_knows_is_refused() {
     let town = Town::new();
-    let share = ShareClaims {
-        jti: "s1".into(),
-        town: "main".parse().unwrap(),
-        log: "agent/a1".parse().unwrap(),
-        expires: at(60_000),
-    };
-    let share = town.keys.sign(&Claims::Share(share));
+    assert_eq!(town.ticket(&town.share("a1"), None, 0).unwrap_err(), AuthError::Revoked);
+}
+
+#[tokio::test]
+async fn p17_a_share_link_reads_one_log_until_it_is_revoked() {
+    let town = Town::new();
+    let share = town.share("a1");
+    let journal = town.follow_journal();
+    journal.say("town.share.issued", &share_issued("s1", 60_000)).await;
+    town.shares.known(&main(), "s1").await;
     let grant = town.ticket(&share, None, 0).unwrap();
     assert!(grant.allows(Capability::Read, &"agent/a1".parse().unwrap()));
     assert!(!grant.allows(Capability::Read, &"agent/a2".parse().unwrap()));
+    assert!(!grant.allows(Capability::Read, &"town/main".parse().unwrap()));
     assert!(!grant.has(Capability::Steer));
     assert!(town.ticket(&share, None, 0).is_ok(), "it is not used up");
-    town.authority.revoke("s1");
+    assert!(!grant.lease.is_over());
+    assert_eq!(town.ticket(&town.share("a2"), None, 0).unwrap_err(), AuthError::Invalid, "another log's");
+
+    journal.say("town.share.revoked", &json!({ "share": "s1" })).await;
+    grant.lease.ended().await;
+    assert!(grant.lease.is_over());
     assert_eq!(town.ticket(&share, None, 0).unwrap_err(), AuthError::Revoked);
+    journal.end().await;
+}
+
+#[tokio::test]
+async fn p17_a_share_link_ends_with_its_agent_and_with_its_journal() {
+    let town = Town::new();
+    let journal = town.follow_journal();
+    for end in ["town.agent.removed", "the journal is gone"] {
+        journal.say("town.share.issued", &share_issued("s1", 60_000)).await;
+        town.shares.known(&main(), "s1").await;
+        let lease = town.ticket(&town.share("a1"), None, 0).unwrap().lease;
+        if end == "town.agent.removed" {
+            journal.say(end, &json!({ "agent": "a1", "generation": 1 })).await;
+        } else {
+            journal.store.remove(&"town/main".parse().unwrap()).await.unwrap();
+            journal.say("town.agent.registered", &json!({})).await;
+        }
+        lease.ended().await;
+        assert_eq!(town.ticket(&town.share("a1"), None, 0).unwrap_err(), AuthError::Revoked, "{end}");
+    }
+    journal.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p17_a_share_link_ends_what_it_opened_when_its_time_is_over() {
+    let town = Town::new();
+    let journal = town.follow_journal();
+    journal.say("town.share.issued", &share_issued("s1", 60_000)).await;
+    town.shares.known(&main(), "s1").await;
+    let begun = tokio::time::Instant::now();
+    town.ticket(&town.share("a1"), None, 10_000).unwrap().lease.ended().await;
+    let lasted = begun.elapsed().as_millis();
+    assert!((50_000..50_100).contains(&lasted), "{lasted}");
+    assert_eq!(town.ticket(&town.share("a1"), None, 60_000).unwrap_err(), AuthError::Expired);
+    journal.end().await;
+}
+
+#[tokio::test]
+async fn p18_a_share_link_makes_no_ticket_since_that_could_not_be_taken_back() {
+    let town = Town::new();
+    let journal = town.follow_journal();
+    journal.say("town.share.issued", &share_issued("s1", 60_000)).await;
+    town.shares.known(&main(), "s1").await;
+    let grant = town.bearer(&town.share("a1"), 0).unwrap();
+    let logs = ["agent/a1".parse().unwrap()].into();
+    let refused = town.book.issue(&town.keys, &grant, logs, &READ.into(), None, at(0)).unwrap_err();
+    assert_eq!(refused, AuthError::Invalid);
+    journal.end().await;
+}
+
+#[test]
+fn p17_a_client_token_does_what_its_holder_may_and_in_its_own_town_only() {
+    let town = Town::new();
+    let capabilities = [Capability::Read, Capability::Steer, Capability::Ingest].into();
+    let claims = ClientClaims { town: main(), subject: "operator".into(), capabilities, expires: at(60_000) };
+    let token = town.keys.sign(&Claims::Client(claims));
+    let grant = town.bearer(&token, 0).unwrap();
+    assert!(grant.allows(Capability::Steer, &"agent/a1".parse().unwrap()));
+    assert!(grant.allows(Capability::Read, &"town/main".parse().unwrap()));
+    assert!(!grant.allows(Capability::Read, &"town/other".parse().unwrap()));
+    assert!(!grant.has(Capability::Admin) && !grant.has(Capability::Ingest));
+    assert_eq!(town.ticket(&token, None, 0).unwrap_err(), AuthError::Invalid, "it is no ticket");
 }
 
 #[test]
@@ -214,15 +292,33 @@ const READ: [Capability; 1] = [Capability::Read];
 
 struct Town {
     keys: Keys,
-    book: std::sync::Arc<TicketBook>,
+    book: Arc<TicketBook>,
+    shares: Arc<ShareBook>,
     authority: JwtAuthority,
 }
 
 impl Town {
     fn new() -> Self {
-        let (keys, book) = (Keys::random(), std::sync::Arc::new(TicketBook::new(at(0))));
-        let authority = JwtAuthority::new(keys.clone(), book.clone());
-        Self { keys, book, authority }
+        let (keys, book) = (Keys::random(), Arc::new(TicketBook::new(at(0))));
+        let shares = Arc::new(ShareBook::default());
+        let authority = JwtAuthority::new(keys.clone(), book.clone()).with_shares(shares.clone());
+        Self { keys, book, shares, authority }
+    }
+
+    /// The token of the share link `s1`.
+    fn share(&self, agent: &str) -> Secret {
+        let log = format!("agent/{agent}").parse().unwrap();
+        let claims = ShareClaims { jti: "s1".into(), town: main(), log, expires: at(60_000) };
+        self.keys.sign(&Claims::Share(claims))
+    }
+
+    fn follow_journal(&self) -> Journal {
+        let store: Arc<dyn EventStore> = Arc::new(MemoryStore::new(RetentionPolicy::default()));
+        let end = CancellationToken::new();
+        let (shares, followed, ended) = (self.shares.clone(), store.clone(), end.clone());
+        shares.attend(&main());
+        let following = tokio::spawn(async move { shares.follow(followed, ended).await });
+        Journal { store, end, following }
     }
 
     fn claims(&self, generation: u64) -> Claims {
@@ -246,6 +342,7 @@ impl Town {
             logs: LogScope::All,
             capabilities: [Capability::Read, Capability::Steer, Capability::Admin].into(),
             generation: None,
+            lease: Lease::default(),
         }
     }
 
@@ -264,6 +361,34 @@ impl Town {
         let credentials = Credentials { ticket: Some(token.expose()), origin, ..Credentials::default() };
         self.authority.authenticate(&credentials, at(ms))
     }
+}
+
+/// A town's journal that a book of shares follows.
+struct Journal {
+    store: Arc<dyn EventStore>,
+    end: CancellationToken,
+    following: JoinHandle<()>,
+}
+
+impl Journal {
+    async fn say(&self, kind: &str, change: &Value) {
+        let data = json!({ "by": { "actor": "operator", "command": "test" }, "change": change });
+        let event = NewEvent::of(at(0), kind, &data).unwrap();
+        self.store.append(&"town/main".parse().unwrap(), Append::of(vec![event])).await.unwrap();
+    }
+
+    async fn end(self) {
+        self.end.cancel();
+        self.following.await.unwrap();
+    }
+}
+
+fn share_issued(id: &str, expires_ms: u64) -> Value {
+    json!({ "share": id, "agent": "a1", "issued": at(0), "expires": at(expires_ms), "label": "for the review" })
+}
+
+fn main() -> TownId {
+    "main".parse().unwrap()
 }
 
 fn at(ms: u64) -> Timestamp {

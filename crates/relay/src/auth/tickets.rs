@@ -35,7 +35,8 @@ impl TicketBook {
     }
 
     /// Makes a ticket for one stream of `logs`, good for [`limits::TICKET_LIFE_MS`]. Its capabilities are those asked for
-    /// that the issuer has; an issuer makes no ticket for a log it does not reach.
+    /// that the issuer has; an issuer makes no ticket for a log it does not reach, and one that may be taken back makes
+    /// none at all, since a ticket is not.
     ///
     /// # Errors
     /// [`AuthError::Invalid`] beyond the issuer's scope, [`AuthError::TooManyTickets`].
@@ -52,7 +53,7 @@ impl TicketBook {
             LogScope::All => true,
             LogScope::Only(scope) => logs.is_subset(scope),
         };
-        if !reached || !issuer.has(Capability::Read) {
+        if !reached || !issuer.has(Capability::Read) || issuer.lease.is_limited() {
             return Err(AuthError::Invalid);
         }
         let claims = TicketClaims {

@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use super::{Client, Connection, Credentials, Follow, FollowError, Token};
 use crate::{
     Delivery, RelayApi as _,
-    auth::{Claims, JwtAuthority, Keys, ServiceClaims, ShareClaims, TicketBook},
+    auth::{Claims, JwtAuthority, Keys, ServiceClaims, TicketBook, WrapperClaims},
     server::{Relay, RelayConfig, ServeLimits, serve},
 };
 
@@ -113,13 +113,13 @@ async fn p17_wrong_credentials_end_a_follower_and_refuse_a_page() {
 async fn p17_a_token_of_another_log_is_forbidden_here() {
     let place = Place::default();
     let relay = place.open(any_port()).await;
-    let share = Claims::Share(ShareClaims {
-        jti: "s1".to_owned(),
+    let other = Claims::Ingest(WrapperClaims {
         town: "main".parse().expect("an id"),
-        log: "agent/other".parse().expect("a log"),
+        agent: "other".parse().expect("an id"),
+        generation: 1,
         expires: far(),
     });
-    let client = relay.client_with(Credentials::bearer(Token::new(place.keys.sign(&share).expose())));
+    let client = relay.client_with(Credentials::bearer(Token::new(place.keys.sign(&other).expose())));
     let error = client.page(&log(), None, 1, Duration::ZERO).await.expect_err("refused");
     assert_eq!(error.code(), Some(ErrorCode::Forbidden));
     let error = client.follow(log(), None).next().await.expect("an item").expect_err("refused");

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     RelayApi as _,
+    auth::{AuthError, Lease},
     filter::TypeFilter,
     subscription::{Item, Subscription},
 };
@@ -41,6 +42,7 @@ pub(super) struct PageQuery {
 pub(super) async fn page(
     relay: &Relay,
     log: LogId,
+    lease: &Lease,
     start: StartQuery,
     query: &PageQuery,
 ) -> Result<Response, Problem> {
@@ -78,6 +80,10 @@ pub(super) async fn page(
             tokio::select! {
                 _ = async { reader.wake().wait().await } => {}
                 () = clock::sleep_until(deadline) => {}
+                () = lease.ended() => {
+                    let over = AuthError::Revoked;
+                    return Err(Problem::new(over.code(), over.to_string()));
+                }
                 () = relay.draining().cancelled() => {
                     let retry_after_ms = Some(relay.retry_after_ms());
                     let detail = ErrorDetail::new(ErrorCode::Draining, "the relay goes down: come back");

@@ -27,12 +27,16 @@ use super::{
     read::{self, PageQuery},
     viewer_socket::StartQuery,
 };
-use crate::subscription::Item;
+use crate::{
+    auth::{Grant, Lease},
+    subscription::Item,
+};
 
 /// `GET …/events`.
 pub(super) async fn events(
     State(relay): State<Relay>,
     Extension(log): Extension<LogId>,
+    Extension(grant): Extension<Grant>,
     headers: HeaderMap,
     start: Result<Query<StartQuery>, QueryRejection>,
     page: Result<Query<PageQuery>, QueryRejection>,
@@ -41,15 +45,16 @@ pub(super) async fn events(
     let (Query(start), Query(page)) = (start.map_err(bad)?, page.map_err(bad)?);
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("text/event-stream") {
-        follow(&relay, log, start, &headers).await
+        follow(&relay, log, grant.lease, start, &headers).await
     } else {
-        read::page(&relay, log, start, &page).await
+        read::page(&relay, log, &grant.lease, start, &page).await
     }
 }
 
 async fn follow(
     relay: &Relay,
     log: LogId,
+    lease: Lease,
     start: StartQuery,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
@@ -69,10 +74,16 @@ async fn follow(
     // The first step tells whether the log can be had: after it the status is sent.
     let first = follower.next().await?;
     let token = relay.tracker().token();
-    let draining = relay.draining().clone().cancelled_owned();
+    let draining = relay.draining().clone();
+    let over = async move {
+        tokio::select! {
+            () = draining.cancelled() => {}
+            () = lease.ended() => {}
+        }
+    };
     let text = render(&follower, first);
     let rest = stream::unfold(Sse { follower, ended: false, _token: token }, Sse::next);
-    let body = stream::iter([text]).chain(rest).take_until(Box::pin(draining)).map(Ok::<_, Infallible>);
+    let body = stream::iter([text]).chain(rest).take_until(Box::pin(over)).map(Ok::<_, Infallible>);
     let mut response = Response::new(Body::from_stream(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     RelayApi as _,
-    auth::{Capability, Grant},
+    auth::{AuthError, Capability, Grant},
     filter::TypeFilter,
     viewer::{Action, Viewer},
 };
@@ -147,6 +147,7 @@ impl Driver {
     async fn run(mut self) {
         let draining = self.relay.draining().clone();
         let wake = self.reader.wake();
+        let lease = self.grant.lease.clone();
         let mut told = false;
         loop {
             if self.act().await.is_err() {
@@ -172,13 +173,21 @@ impl Driver {
                     told = true;
                     self.viewer.handle_drain(self.relay.retry_after_ms());
                 }
+                // `act` closes then.
+                () = lease.ended() => {}
             }
         }
     }
 
     /// Does what the machine says until it has nothing more to say, then sends all of it.
     async fn act(&mut self) -> Result<(), Over> {
-        while let Some(action) = self.viewer.poll(clock::instant()) {
+        loop {
+            if self.grant.lease.is_over() {
+                let (code, reason) = (ErrorCode::Unauthenticated.close(), AuthError::Revoked.to_string());
+                wire::close(&mut self.socket, code, &reason).await;
+                return Err(Over);
+            }
+            let Some(action) = self.viewer.poll(clock::instant()) else { break };
             match action {
                 Action::Send(frame) => {
                     Metrics::add(&self.relay.metrics().bytes_out, frame.len());

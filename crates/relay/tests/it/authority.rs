@@ -1,7 +1,7 @@
 //! Who is let in where: every route × every credential.
 
 use gastown_relay::{
-    auth::{Capability, Claims, Grant, LogScope, Secret, ServiceClaims, ShareClaims},
+    auth::{Capability, Claims, Grant, Lease, LogScope, Secret, ServiceClaims},
     server::{Needs, ROUTES, RelayConfig, Route, now},
 };
 use protocol::Timestamp;
@@ -45,7 +45,7 @@ async fn p17_every_route_lets_in_exactly_whom_the_table_says() {
                     Needs::OnSomeLog(capability) => rights.iter().any(|(c, _)| *c == capability),
                     Needs::OnEveryLog(capability) => *everywhere && has(capability, "*"),
                 };
-                let token = server.credential(name);
+                let token = server.credential(name).await;
                 let (let_in, code) = server.knock(route, agent, token.as_ref()).await;
                 let what = format!("{} {} of {agent} with {name}: {code}", route.method, route.path);
                 assert_eq!(let_in, expected, "{what}");
@@ -101,7 +101,7 @@ async fn p17_a_foreign_host_or_origin_is_refused_everywhere() {
 async fn p18_a_ticket_opens_one_stream() {
     let server = Server::start().await;
     server.append("agent/a1", &["1"]).await;
-    let ticket = server.credential("ticket a1").unwrap();
+    let ticket = server.credential("ticket a1").await.unwrap();
     let path = format!("/v1/agents/a1/stream?ticket={}", ticket.expose());
     let mut first = server.stream_as(&path, None).await;
     first.until("live").await;
@@ -114,7 +114,7 @@ async fn p18_a_ticket_opens_one_stream() {
 async fn p18_a_ticket_is_for_streams_only() {
     let server = Server::start().await;
     server.append("agent/a1", &["1"]).await;
-    let ticket = server.credential("ticket a1").unwrap();
+    let ticket = server.credential("ticket a1").await.unwrap();
     let view = http().get(server.http(&format!("/v1/agents/a1/view?ticket={}", ticket.expose())));
     assert_eq!(within(view.send()).await.unwrap().status(), 401);
     let mut stream = server.stream_as(&format!("/v1/stream?ticket={}", ticket.expose()), None).await;
@@ -157,7 +157,7 @@ async fn p19_no_answer_repeats_a_credential() {
 }
 
 impl Server {
-    fn credential(&self, name: &str) -> Option<Secret> {
+    async fn credential(&self, name: &str) -> Option<Secret> {
         let (town, log) = ("main".parse().unwrap(), "agent/a1".parse().unwrap());
         let hour = now().after(Duration::from_secs(3600));
         let claims = match name {
@@ -167,7 +167,7 @@ impl Server {
             "expired" => service(Timestamp::from_unix_ms(0)),
             "service" => service(hour),
             "wrapper a1" => return Some(self.wrapper_token("a1", 1)),
-            "share a1" => Claims::Share(ShareClaims { jti: "s1".into(), town, log, expires: hour }),
+            "share a1" => return Some(self.share("a1", "s1").await),
             "ticket a1" => {
                 let issuer = Grant {
                     subject: "operator".into(),
@@ -175,6 +175,7 @@ impl Server {
                     logs: LogScope::All,
                     capabilities: [Capability::Read].into(),
                     generation: None,
+                    lease: Lease::default(),
                 };
                 let read = [Capability::Read].into();
                 let ticket = self.tickets.issue(&self.keys, &issuer, [log].into(), &read, None, now());

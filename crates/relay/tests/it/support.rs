@@ -5,7 +5,9 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::{SinkExt as _, StreamExt as _};
 use gastown_relay::{
     RelayApi as _,
-    auth::{Claims, JwtAuthority, Keys, Secret, ServiceClaims, TicketBook, WrapperClaims},
+    auth::{
+        Claims, JwtAuthority, Keys, Secret, ServiceClaims, ShareBook, ShareClaims, TicketBook, WrapperClaims,
+    },
     server::{Relay, RelayConfig, ServeLimits, now, serve},
 };
 use protocol::{AgentId, LogId, NewEvent, Timestamp};
@@ -26,6 +28,7 @@ pub(crate) struct Server {
     pub(crate) relay: Relay,
     pub(crate) keys: Keys,
     pub(crate) tickets: Arc<TicketBook>,
+    shares: Arc<ShareBook>,
     pub(crate) address: SocketAddr,
     shutdown: CancellationToken,
     serving: JoinHandle<std::io::Result<()>>,
@@ -53,14 +56,19 @@ impl Server {
 
     pub(crate) async fn limited(store: impl EventStore, config: RelayConfig, limits: ServeLimits) -> Self {
         let (keys, tickets) = (Keys::random(), Arc::new(TicketBook::new(now())));
-        let authority = JwtAuthority::new(keys.clone(), tickets.clone());
-        let relay = Relay::new(Arc::new(store), Arc::new(authority), config);
+        let (shares, store): (_, Arc<dyn EventStore>) = (Arc::new(ShareBook::default()), Arc::new(store));
+        let authority = JwtAuthority::new(keys.clone(), tickets.clone()).with_shares(shares.clone());
+        let relay = Relay::new(store.clone(), Arc::new(authority), config);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving =
-            tokio::spawn(serve(listener, relay.router(), limits, shutdown.clone().cancelled_owned()));
-        Self { relay, keys, tickets, address, shutdown, serving, _dir: None }
+        let serve = serve(listener, relay.router(), limits, shutdown.clone().cancelled_owned());
+        let follow = (shares.clone(), shutdown.clone());
+        let serving = tokio::spawn(async move {
+            let (served, ()) = tokio::join!(serve, follow.0.follow(store, follow.1));
+            served
+        });
+        Self { relay, keys, tickets, shares, address, shutdown, serving, _dir: None }
     }
 
     /// Ends as a process does at SIGTERM.
@@ -79,6 +87,22 @@ impl Server {
     pub(crate) fn wrapper_token(&self, agent: &str, generation: u64) -> Secret {
         let (town, agent) = ("main".parse().unwrap(), agent.parse::<AgentId>().unwrap());
         self.keys.sign(&Claims::Ingest(WrapperClaims { town, agent, generation, expires: in_an_hour() }))
+    }
+
+    /// A share link to an agent's log that the town's journal knows.
+    pub(crate) async fn share(&self, agent: &str, jti: &str) -> Secret {
+        let (town, log) = ("main".parse().unwrap(), format!("agent/{agent}").parse().unwrap());
+        let (issued, expires) = (now(), in_an_hour());
+        let change = json!({ "share": jti, "agent": agent, "issued": issued, "expires": expires });
+        self.tell("town.share.issued", change).await;
+        within(self.shares.known(&town, jti)).await;
+        self.keys.sign(&Claims::Share(ShareClaims { jti: jti.to_owned(), town, log, expires }))
+    }
+
+    /// Says something in the town's journal.
+    pub(crate) async fn tell(&self, kind: &str, change: Value) {
+        let data = json!({ "by": { "actor": "test", "command": "test" }, "change": change });
+        self.relay.append(&"town/main".parse().unwrap(), vec![event(kind, &data)]).await.unwrap();
     }
 
     pub(crate) async fn append(&self, log: &str, texts: &[&str]) {
