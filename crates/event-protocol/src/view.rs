@@ -180,8 +180,8 @@ impl SessionView {
         ask::pending(&self.asks)
     }
 
-    /// What a person was asked and answered, oldest answer first. What the question was is not kept: the answer's event
-    /// makes the question's obsolete. The tool call that waited for it says the rest.
+    /// What a person was asked and answered, oldest answer first. What the question was comes from the answer's own event,
+    /// which makes the question's obsolete.
     #[must_use]
     pub fn answered(&self) -> Vec<&AnsweredAsk> {
         ask::answered(&self.asks)

@@ -13,6 +13,7 @@
 //! `§n` cites `docs/protocol.md`.
 
 pub mod api;
+mod asked;
 mod clock;
 mod coalesce;
 mod exit;

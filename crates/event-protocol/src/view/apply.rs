@@ -64,9 +64,9 @@ impl SessionView {
             "message.part.updated" => self.apply_part(event)?,
             "message.part.delta" => self.apply_delta(event)?,
             "message.part.removed" => self.remove_part(event)?,
-            "permission.asked" => self.asked(event, "permission", |raw| Ok(Ask::Permission(parse(raw)?)))?,
-            "question.asked" => self.asked(event, "question", |raw| Ok(Ask::Question(parse(raw)?)))?,
-            "session.network.asked" => self.asked(event, "network", |raw| Ok(Ask::Network(parse(raw)?)))?,
+            "permission.asked" => self.asked(event, "permission")?,
+            "question.asked" => self.asked(event, "question")?,
+            "session.network.asked" => self.asked(event, "network")?,
             "permission.replied" => {
                 self.answered_by(event, "permission", |reply| Answer::Permission(reply.reply))?;
             }
@@ -231,14 +231,9 @@ impl SessionView {
         Ok(())
     }
 
-    fn asked(
-        &mut self,
-        event: &Event,
-        kind: &str,
-        read: impl Fn(&RawData) -> Result<Ask, String>,
-    ) -> Result<(), String> {
+    fn asked(&mut self, event: &Event, kind: &str) -> Result<(), String> {
         let id = id_in(event, kind)?.into();
-        let (ask, malformed) = match read(&event.data) {
+        let (ask, malformed) = match ask_of(kind, event.data.json()) {
             Ok(ask) => (ask, None),
             Err(error) => (empty_ask(kind), Some(error)),
         };
@@ -259,10 +254,11 @@ impl SessionView {
             Ok(reply) => (reply, None),
             Err(error) => (Reply::default(), Some(error)),
         };
+        let asked = reply.asked.as_ref().and_then(|asked| ask_of(kind, asked.get()).ok());
         let answer = answer(reply);
         let raw = event.data.clone();
         let session = event.session.clone();
-        let ask = AnsweredAsk { id, session, seq: event.seq, time: event.time, answer, raw, malformed };
+        let ask = AnsweredAsk { id, session, seq: event.seq, time: event.time, asked, answer, raw, malformed };
         self.keep_ask(event, AskEntry::Answered(ask))
     }
 
@@ -334,6 +330,15 @@ fn parse<T: DeserializeOwned>(raw: &RawData) -> Result<T, String> {
     raw.parse().map_err(|error| error.to_string())
 }
 
+fn ask_of(kind: &str, json: &str) -> Result<Ask, String> {
+    let ask = match kind {
+        "permission" => serde_json::from_str(json).map(Ask::Permission),
+        "question" => serde_json::from_str(json).map(Ask::Question),
+        _ => serde_json::from_str(json).map(Ask::Network),
+    };
+    ask.map_err(|error| error.to_string())
+}
+
 fn empty_ask(kind: &str) -> Ask {
     match kind {
         "permission" => Ask::Permission(crate::model::Permission::default()),
@@ -388,6 +393,8 @@ fn text() -> String {
 struct Reply {
     reply: String,
     answers: Vec<Vec<String>>,
+    /// What was asked, as the wrapper adds it (§3).
+    asked: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize, Default)]

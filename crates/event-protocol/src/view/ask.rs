@@ -48,6 +48,9 @@ pub struct AnsweredAsk {
     pub seq: Seq,
     /// The time of that event.
     pub time: Timestamp,
+    /// What was asked, where the answer's event says so: wrappers put it there, since the answer makes the question's own
+    /// event obsolete (§3).
+    pub asked: Option<Ask>,
     /// What was answered.
     pub answer: Answer,
     /// The event's payload.

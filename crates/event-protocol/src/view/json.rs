@@ -103,7 +103,18 @@ impl Serialize for AnsweredAsk {
             Answer::NetworkRejected => ("network", json!("rejected")),
         };
         let head = json!({ "type": kind, "id": &*self.id, "session": self.session, "seq": self.seq, "time": self.time });
-        with(head, "answer", &answer).serialize(serializer)
+        with(with(head, "asked", &self.asked), "answer", &answer).serialize(serializer)
+    }
+}
+
+/// What is asked, in the wire shape of the event that asks.
+impl Serialize for Ask {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Permission(permission) => permission.serialize(serializer),
+            Self::Question(question) => question.serialize(serializer),
+            Self::Network(network) => network.serialize(serializer),
+        }
     }
 }
 

@@ -173,6 +173,22 @@ fn asks_wait_oldest_first_until_they_are_answered() {
 }
 
 #[test]
+fn p10_an_answer_says_what_was_asked_when_the_question_is_gone_from_the_log() {
+    let asked = json!({ "id": "per_1", "sessionID": "ses_1", "permission": "bash", "patterns": ["rm -rf x"] });
+    let replied =
+        json!({ "sessionID": "ses_1", "requestID": "per_1", "reply": "once", "asked": asked.clone() });
+    let question = ("permission.asked", data(asked));
+    let answer = ("permission.replied", data(replied));
+    let (whole, compacted) = (fold(&[question, answer.clone()]), fold(&[answer]));
+    for view in [whole, compacted] {
+        let answered = view.answered()[0].clone();
+        assert_eq!(answered.answer, Answer::Permission("once".into()));
+        let Some(Ask::Permission(permission)) = answered.asked else { panic!("{:?}", answered.asked) };
+        assert_eq!(permission.patterns, ["rm -rf x"]);
+    }
+}
+
+#[test]
 fn a_turn_is_open_from_its_first_work_until_it_is_idle_or_closed() {
     let status =
         |word: &str| ("session.status", data(json!({ "sessionID": "ses_1", "status": { "type": word } })));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::{NewEvent, Seq, view::SessionView};
 use serde::Serialize;
 
-use crate::{Clock, Moment, outbox::Outbox};
+use crate::{Clock, Moment, asked, outbox::Outbox};
 
 /// How long after the disk failed it is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(1);
@@ -33,8 +33,9 @@ impl Book {
     }
 
     /// Says these events. Returns when they survive the wrapper's death; while the outbox is full that may take a while.
-    pub(super) async fn emit(&mut self, events: Vec<NewEvent>) {
-        for event in &events {
+    pub(super) async fn emit(&mut self, mut events: Vec<NewEvent>) {
+        for event in &mut events {
+            asked::put_into(event, &self.view);
             self.view.apply(&event.clone().at(Seq::new(self.view.seq().get() + 1)));
         }
         self.refused.extend(events);
