@@ -2,10 +2,11 @@
 
 mod backoff;
 mod connection;
+mod dial;
 mod driver;
 mod machine;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use protocol::{
     AgentId, CloseCode, Command, CommandId, CommandResult, Timestamp, TownId,
@@ -20,6 +21,7 @@ use crate::{
     outbox::{Outbox, Progress},
 };
 use connection::Endpoint;
+pub use dial::{Dial, Io};
 use driver::{Driver, Input};
 use machine::{Identity, Machine};
 
@@ -118,8 +120,21 @@ pub struct LinkHandle {
 /// # Errors
 /// When the relay's URL is not understood.
 pub fn spawn(config: LinkConfig, outbox: Outbox, clock: Clock) -> Result<Link, LinkError> {
+    spawn_over(Arc::new(dial::Tcp), config, outbox, clock)
+}
+
+/// As [`spawn`], over another network than this machine's.
+///
+/// # Errors
+/// When the relay's URL is not understood.
+pub fn spawn_over(
+    dial: Arc<dyn Dial>,
+    config: LinkConfig,
+    outbox: Outbox,
+    clock: Clock,
+) -> Result<Link, LinkError> {
     let LinkConfig { relay, token, agent, town, generation, runtime, seed } = config;
-    let endpoint = Endpoint::new(&relay, token)?;
+    let endpoint = Endpoint::new(&relay, token, dial)?;
     let producer = outbox.producer().clone();
     let identity = Identity { agent, town, producer, generation, runtime };
     let mut progress = outbox.progress();

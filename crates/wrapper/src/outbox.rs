@@ -1,13 +1,14 @@
 //! The outbox: every event of the agent, numbered and on disk until the relay has it (§6).
 //!
-//! A thread of its own does the disk's work, so that no await ever waits in a system call. [`Outbox`] is the handle.
+//! A thread of its own does the disk's work, so that no await ever waits in a system call. [`Outbox`] is the handle. In a
+//! simulation, whose time stands still until every task waits, a task does it.
 
 mod file;
 pub(crate) mod rules;
 mod spool;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::Duration,
@@ -95,7 +96,14 @@ pub struct Outbox {
     patience: Duration,
     requests: mpsc::Sender<Request>,
     progress: watch::Receiver<Progress>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    server: Arc<Mutex<Option<Server>>>,
+}
+
+/// What does the disk's work.
+#[derive(Debug)]
+enum Server {
+    Thread(JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
 }
 
 impl Outbox {
@@ -104,16 +112,38 @@ impl Outbox {
     /// # Errors
     /// When the folder cannot be used, or another wrapper has it.
     pub fn open(dir: impl Into<PathBuf>, limits: OutboxLimits) -> Result<Self, OutboxError> {
+        Self::served(&dir.into(), limits, |mut disk, mut inbox| {
+            let serve = move || while inbox.blocking_recv().is_some_and(|request| disk.serve(request)) {};
+            let thread = std::thread::Builder::new().name("outbox".to_owned()).spawn(serve);
+            let thread = thread.map_err(|source| OutboxError::Disk { doing: "start its thread", source })?;
+            Ok(Server::Thread(thread))
+        })
+    }
+
+    /// As [`Self::open`], but a task of this runtime does the disk's work, and blocks while it does: for simulations on
+    /// virtual time, which nothing outside of the runtime may hold up.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or another wrapper has it.
+    pub fn open_in_task(dir: impl Into<PathBuf>, limits: OutboxLimits) -> Result<Self, OutboxError> {
+        Self::served(&dir.into(), limits, |mut disk, mut inbox| {
+            let serve = async move { while inbox.recv().await.is_some_and(|request| disk.serve(request)) {} };
+            Ok(Server::Task(tokio::spawn(serve)))
+        })
+    }
+
+    fn served(
+        dir: &Path,
+        limits: OutboxLimits,
+        begin: impl FnOnce(Disk, mpsc::Receiver<Request>) -> Result<Server, OutboxError>,
+    ) -> Result<Self, OutboxError> {
         let patience = limits.patience;
-        let spool = Spool::open(&dir.into(), limits)?;
+        let spool = Spool::open(dir, limits)?;
         let producer = spool.producer().clone();
         let (publish, progress) = watch::channel(spool.progress());
         let (requests, inbox) = mpsc::channel(REQUESTS);
-        let thread = std::thread::Builder::new()
-            .name("outbox".to_owned())
-            .spawn(move || serve(spool, inbox, &publish))
-            .map_err(|source| OutboxError::Disk { doing: "start its thread", source })?;
-        Ok(Self { producer, patience, requests, progress, thread: Arc::new(Mutex::new(Some(thread))) })
+        let server = begin(Disk { spool, publish }, inbox)?;
+        Ok(Self { producer, patience, requests, progress, server: Arc::new(Mutex::new(Some(server))) })
     }
 
     /// Who numbers the events: the same over restarts of the wrapper.
@@ -208,13 +238,15 @@ impl Outbox {
         (progress.events, progress.bytes)
     }
 
-    /// Ends the disk's thread and gives the folder free. Whoever still has a handle gets [`OutboxError::Closed`].
+    /// Ends the disk's work and gives the folder free. Whoever still has a handle gets [`OutboxError::Closed`].
     pub async fn close(self) {
         let _ = self.requests.send(Request::Close).await;
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            // It ends as soon as it has written what was asked before.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // It ends as soon as it has written what was asked before.
+        match server {
+            Some(Server::Thread(thread)) => drop(tokio::task::spawn_blocking(move || thread.join()).await),
+            Some(Server::Task(task)) => drop(task.await),
+            None => {}
         }
     }
 
@@ -242,49 +274,57 @@ enum Request {
     Close,
 }
 
-/// The disk's thread. Progress is published before an answer is given, so that whoever got one sees it.
-fn serve(mut spool: Spool, mut requests: mpsc::Receiver<Request>, publish: &watch::Sender<Progress>) {
-    while let Some(request) = requests.blocking_recv() {
-        // An answer that nobody waits for any more is nobody's loss.
+/// The disk's end of an outbox.
+#[derive(Debug)]
+struct Disk {
+    spool: Spool,
+    publish: watch::Sender<Progress>,
+}
+
+impl Disk {
+    /// Does what is asked; false when it is to end. Progress is published before an answer is given, so that whoever got
+    /// one sees it. An answer that nobody waits for any more is nobody's loss.
+    fn serve(&mut self, request: Request) -> bool {
         match request {
             Request::Push { events, drop, answer } => {
-                let pushed = spool.push(&events, drop);
-                tell(publish, &spool);
+                let pushed = self.spool.push(&events, drop);
+                self.tell();
                 let _ = answer.send(pushed);
             }
             Request::PendingAfter { after, max_events, max_bytes, answer } => {
-                let _ = answer.send(spool.pending_after(after, max_events, max_bytes));
+                let _ = answer.send(self.spool.pending_after(after, max_events, max_bytes));
             }
             Request::Pending { answer } => {
-                let _ = answer.send(spool.pending());
+                let _ = answer.send(self.spool.pending());
             }
             Request::Ack { through, answer } => {
-                let done = spool.ack(through);
-                tell(publish, &spool);
+                let done = self.spool.ack(through);
+                self.tell();
                 let _ = answer.send(done);
             }
             Request::Resume { acked, answer } => {
-                let done = spool.resume(acked);
-                tell(publish, &spool);
+                let done = self.spool.resume(acked);
+                self.tell();
                 let _ = answer.send(done);
             }
             Request::Replace { number, reason, answer } => {
-                let done = spool.replace(number, reason);
-                tell(publish, &spool);
+                let done = self.spool.replace(number, reason);
+                self.tell();
                 let _ = answer.send(done);
             }
-            Request::Close => return,
+            Request::Close => return false,
         }
+        true
     }
-}
 
-fn tell(publish: &watch::Sender<Progress>, spool: &Spool) {
-    let progress = spool.progress();
-    publish.send_if_modified(|last| {
-        let changed = *last != progress;
-        *last = progress;
-        changed
-    });
+    fn tell(&self) {
+        let progress = self.spool.progress();
+        self.publish.send_if_modified(|last| {
+            let changed = *last != progress;
+            *last = progress;
+            changed
+        });
+    }
 }
 
 #[cfg(test)]

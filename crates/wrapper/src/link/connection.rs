@@ -15,9 +15,9 @@ use protocol::{
 use reqwest::Url;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use rustls_platform_verifier::BuilderVerifierExt as _;
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
     tungstenite::{
         self, Message, Utf8Bytes,
         client::IntoClientRequest as _,
@@ -26,7 +26,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{LinkError, Token};
+use super::{Dial, LinkError, Token, dial::Io};
 
 /// Frames that wait to be written: what fits goes out with one flush.
 const FRAMES: usize = 16;
@@ -35,7 +35,7 @@ const WRITE: Duration = Duration::from_millis(limits::DEAD_MS);
 /// How long to wait for the other side's last words before the connection is dropped.
 const CLOSE: Duration = Duration::from_secs(1);
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Io>>>;
 
 /// Where the relay is, and how to get there. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -43,6 +43,7 @@ pub(super) struct Endpoint {
     url: Url,
     token: Token,
     tls: Arc<ClientConfig>,
+    dial: Arc<dyn Dial>,
 }
 
 /// An open connection.
@@ -68,7 +69,7 @@ pub(super) enum Heard {
 }
 
 impl Endpoint {
-    pub(super) fn new(relay: &str, token: Token) -> Result<Self, LinkError> {
+    pub(super) fn new(relay: &str, token: Token, dial: Arc<dyn Dial>) -> Result<Self, LinkError> {
         let wrong = || LinkError::Url { url: relay.to_owned() };
         let mut url = Url::parse(relay).map_err(|_| wrong())?;
         let scheme = match url.scheme() {
@@ -83,7 +84,7 @@ impl Endpoint {
         url.set_fragment(None);
         let path = format!("{}/v1/ingest", url.path().trim_end_matches('/'));
         url.set_path(&path);
-        Ok(Self { url, token, tls: Arc::new(tls(scheme == "wss")?) })
+        Ok(Self { url, token, tls: Arc::new(tls(scheme == "wss")?), dial })
     }
 
     /// Connects. A refusal of the upgrade counts as a close with the code that goes with its status (§8).
@@ -98,8 +99,11 @@ impl Endpoint {
             .max_message_size(Some(ToWrapper::MAX_BYTES))
             .max_frame_size(Some(ToWrapper::MAX_BYTES))
             .max_write_buffer_size(4 * FromWrapper::MAX_BYTES);
+        let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        let stream = self.dial.dial(host, port).await.map_err(|error| refusal(&error.into()))?;
         let connector = Connector::Rustls(self.tls);
-        let (socket, _) = connect_async_tls_with_config(request, Some(config), true, Some(connector))
+        let (socket, _) = client_async_tls_with_config(request, stream, Some(config), Some(connector))
             .await
             .map_err(|error| refusal(&error))?;
         Ok(Connection::new(socket))
@@ -246,11 +250,11 @@ fn tls(used: bool) -> Result<ClientConfig, LinkError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::dial::Tcp, *};
 
     #[test]
     fn the_link_follows_the_relays_scheme_and_path() {
-        let url = |relay: &str| Endpoint::new(relay, Token::new("t")).unwrap().url.to_string();
+        let url = |relay: &str| endpoint(relay, "t").unwrap().url.to_string();
         assert_eq!(url("http://127.0.0.1:4280"), "ws://127.0.0.1:4280/v1/ingest");
         assert_eq!(url("ws://127.0.0.1:4280/"), "ws://127.0.0.1:4280/v1/ingest");
         assert_eq!(url("http://gastown.internal/town/?x=1"), "ws://gastown.internal/town/v1/ingest");
@@ -259,14 +263,18 @@ mod tests {
     #[test]
     fn what_is_no_url_of_a_relay_is_refused() {
         for relay in ["", "gastown", "ftp://host/", "localhost:4280"] {
-            let refused = Endpoint::new(relay, Token::new("t"));
+            let refused = endpoint(relay, "t");
             assert!(matches!(refused, Err(LinkError::Url { .. })), "{relay:?}");
         }
     }
 
     #[test]
     fn p19_a_token_is_not_shown() {
-        let endpoint = Endpoint::new("http://127.0.0.1:1", Token::new("canary")).unwrap();
+        let endpoint = endpoint("http://127.0.0.1:1", "canary").unwrap();
         assert!(!format!("{endpoint:?}").contains("canary"));
+    }
+
+    fn endpoint(relay: &str, token: &str) -> Result<Endpoint, LinkError> {
+        Endpoint::new(relay, Token::new(token), Arc::new(Tcp))
     }
 }

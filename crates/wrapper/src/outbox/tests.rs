@@ -32,6 +32,19 @@ async fn numbers_go_on_when_everything_was_acked_before_the_restart() {
     assert_eq!(*outbox.progress().borrow(), Progress { next: 7, acked: 6, events: 0, bytes: 0 });
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_outbox_in_a_task_takes_no_time_and_leaves_what_one_in_a_thread_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let began = tokio::time::Instant::now();
+    let outbox = Outbox::open_in_task(dir.path(), OutboxLimits::default()).unwrap();
+    outbox.push(vec![delta(1), outcome(2)]).await.unwrap();
+    outbox.ack(1).await.unwrap();
+    outbox.close().await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    let outbox = open(dir.path(), OutboxLimits::default());
+    assert_eq!(outbox.pending().await.unwrap(), [(2, outcome(2))]);
+}
+
 #[tokio::test]
 async fn a_batch_is_read_back_as_it_was_pushed() {
     let dir = tempfile::tempdir().unwrap();
