@@ -1,9 +1,12 @@
 //! What may be asked of a town, and why it is refused.
 
-use protocol::{AgentId, ErrorCode, IdError};
+use protocol::{AgentId, ErrorCode, IdError, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{Role, Runtime};
+use crate::{
+    Role, Runtime,
+    limits::{LABEL_BYTES, SHARE_LIFE, SHARES},
+};
 
 /// A command with who gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +79,24 @@ pub enum Command {
         /// Which of them.
         generation: u64,
     },
+    /// Let whoever has a link read an agent's log.
+    Share {
+        /// Whose.
+        agent: AgentId,
+        /// The link's id: one that nobody guesses.
+        share: String,
+        /// Not good from this time on.
+        expires: Timestamp,
+        /// What it is for.
+        label: Option<String>,
+    },
+    /// Take a link back. Asking for one that is gone is refused.
+    Unshare {
+        /// Whose log it shows.
+        agent: AgentId,
+        /// The link's id.
+        share: String,
+    },
     /// Time has passed: do what is due.
     Tick,
 }
@@ -91,6 +112,8 @@ impl Command {
             Self::Remove { .. } => "remove",
             Self::WrapperExited { .. } => "wrapper_exited",
             Self::WrapperLost { .. } => "wrapper_lost",
+            Self::Share { .. } => "share",
+            Self::Unshare { .. } => "unshare",
             Self::Tick => "tick",
         }
     }
@@ -202,6 +225,23 @@ pub enum Rejection {
         /// The newest.
         latest: u64,
     },
+    /// No such link.
+    #[error("agent {agent} has no share link {share:?}: it was revoked, has expired, or never was")]
+    UnknownShare {
+        /// Whose.
+        agent: AgentId,
+        /// Which, shortened.
+        share: String,
+    },
+    /// The link would end before it begins, or not in this age.
+    #[error("a share link lasts from 1 s to {} days", SHARE_LIFE.as_secs() / 86_400)]
+    BadExpiry,
+    /// The label is too long or has control characters.
+    #[error("a label has at most {LABEL_BYTES} bytes and no control characters")]
+    BadLabel,
+    /// There are enough of them.
+    #[error("this town has {SHARES} share links already: revoke one first")]
+    TooManyShares,
     /// The idempotency key was used for something else.
     #[error("the idempotency key was used for another request within the last 24 hours")]
     KeyReused,
@@ -215,14 +255,16 @@ impl Rejection {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::UnknownAgent { .. } => ErrorCode::NotFound,
+            Self::UnknownAgent { .. } | Self::UnknownShare { .. } => ErrorCode::NotFound,
             Self::BadName { .. }
             | Self::BadPath { .. }
             | Self::MissingOption { .. }
             | Self::BadSpeed { .. }
+            | Self::BadExpiry
+            | Self::BadLabel
             | Self::BadKey => ErrorCode::BadRequest,
             Self::NameTaken { .. } | Self::Stopping { .. } | Self::KeyReused => ErrorCode::Conflict,
-            Self::TooManyAgents { .. } => ErrorCode::RateLimited,
+            Self::TooManyAgents { .. } | Self::TooManyShares => ErrorCode::RateLimited,
             Self::StaleGeneration { .. } => ErrorCode::Superseded,
         }
     }

@@ -1,11 +1,16 @@
 //! Every rule of the town.
 
+use std::time::Duration;
+
 use protocol::{AgentId, Timestamp};
 
 use crate::{
-    Agent, AgentPhase, By, Change, Command, Registration, Rejection, Request, Runtime, RuntimeKind,
+    Agent, AgentPhase, By, Change, Command, Registration, Rejection, Request, Runtime, RuntimeKind, Share,
     StartCause, Town, TownEvent, WrapperExit,
-    limits::{AGENTS, KEY_BYTES, KEY_LIFE, PATH_BYTES, REASON_BYTES, RESTART_WINDOW, RESTARTS},
+    limits::{
+        AGENTS, KEY_BYTES, KEY_LIFE, LABEL_BYTES, PATH_BYTES, REASON_BYTES, RESTART_WINDOW, RESTARTS, SHARE_LIFE,
+        SHARES,
+    },
     restart,
 };
 
@@ -28,6 +33,12 @@ impl Town {
                 exited(now, self.find_generation(agent, *generation)?, exit)
             }
             Command::WrapperLost { agent, generation } => lost(self.find_generation(agent, *generation)?),
+            Command::Share { agent, share, expires, label } => {
+                let agent = self.find(agent)?.id.clone();
+                let (share, label) = (share.clone(), label.clone());
+                self.share(Share { share, agent, issued: now, expires: *expires, label })?
+            }
+            Command::Unshare { agent, share } => self.unshare(now, &self.find(agent)?.id, share)?,
             Command::Tick => self.due(now),
         };
         let by = By {
@@ -68,7 +79,9 @@ impl Town {
             | Command::Stop { agent, .. }
             | Command::Remove { agent }
             | Command::WrapperExited { agent, .. }
-            | Command::WrapperLost { agent, .. } => *agent == done.agent,
+            | Command::WrapperLost { agent, .. }
+            | Command::Share { agent, .. }
+            | Command::Unshare { agent, .. } => *agent == done.agent,
             Command::Tick => true,
         };
         if same_agent && done.command == request.command.name() {
@@ -97,6 +110,29 @@ impl Town {
             changes.push(Change::AgentStarted { agent, generation, cause: StartCause::Requested });
         }
         Ok(changes)
+    }
+
+    fn share(&self, share: Share) -> Result<Vec<Change>, Rejection> {
+        let Share { issued, expires, label, .. } = &share;
+        let lasts = expires.since(*issued);
+        if lasts < Duration::from_secs(1) || lasts > SHARE_LIFE {
+            return Err(Rejection::BadExpiry);
+        }
+        if label.as_ref().is_some_and(|label| label.len() > LABEL_BYTES || label.chars().any(char::is_control)) {
+            return Err(Rejection::BadLabel);
+        }
+        if self.shares(*issued).count() >= SHARES {
+            return Err(Rejection::TooManyShares);
+        }
+        Ok(vec![Change::ShareIssued(share)])
+    }
+
+    fn unshare(&self, now: Timestamp, agent: &AgentId, id: &str) -> Result<Vec<Change>, Rejection> {
+        let found = self.shares(now).find(|share| share.agent == *agent && share.share == id);
+        let unknown =
+            || Rejection::UnknownShare { agent: agent.clone(), share: id.chars().take(80).collect() };
+        let share = found.ok_or_else(unknown)?.share.clone();
+        Ok(vec![Change::ShareRevoked { agent: agent.clone(), share }])
     }
 
     /// What is due by now.

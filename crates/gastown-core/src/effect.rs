@@ -49,6 +49,8 @@ pub fn effects(event: &TownEvent) -> Vec<Effect> {
             vec![Effect::Stop { agent: agent.clone(), generation: *generation, drain: *drain }]
         }
         Change::AgentRemoved { agent, .. } => vec![Effect::Forget { agent: agent.clone() }],
+        // Whoever checks share links reads of them in the journal.
+        Change::ShareIssued(_) | Change::ShareRevoked { .. } => Vec::new(),
         Change::AgentRestartScheduled { .. } | Change::AgentStopped { .. } | Change::AgentFailed { .. } => {
             Vec::new()
         }

@@ -3,7 +3,7 @@
 use protocol::{AgentId, Event, NewEvent, RawData, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::Registration;
+use crate::{Registration, Share};
 
 /// One change of a town, with when, by whom and on what request. In the journal its type is [`Change::kind`] and its
 /// data `{"by": {…}, "change": {…}}`.
@@ -105,6 +105,17 @@ pub enum Change {
         /// Its last generation: a later agent of this name starts above it.
         generation: u64,
     },
+    /// Whoever has a link may read an agent's log.
+    #[serde(rename = "town.share.issued")]
+    ShareIssued(Share),
+    /// A link is good for nothing any more.
+    #[serde(rename = "town.share.revoked")]
+    ShareRevoked {
+        /// Whose log it showed.
+        agent: AgentId,
+        /// Its id.
+        share: String,
+    },
 }
 
 /// Why a wrapper was launched.
@@ -145,6 +156,8 @@ impl Change {
             Self::AgentStopped { .. } => "town.agent.stopped",
             Self::AgentFailed { .. } => "town.agent.failed",
             Self::AgentRemoved { .. } => "town.agent.removed",
+            Self::ShareIssued(_) => "town.share.issued",
+            Self::ShareRevoked { .. } => "town.share.revoked",
         }
     }
 
@@ -158,7 +171,9 @@ impl Change {
             | Self::AgentStopping { agent, .. }
             | Self::AgentStopped { agent, .. }
             | Self::AgentFailed { agent, .. }
-            | Self::AgentRemoved { agent, .. } => agent,
+            | Self::AgentRemoved { agent, .. }
+            | Self::ShareIssued(Share { agent, .. })
+            | Self::ShareRevoked { agent, .. } => agent,
         }
     }
 }
@@ -172,6 +187,8 @@ const KINDS: &[&str] = &[
     "town.agent.stopped",
     "town.agent.failed",
     "town.agent.removed",
+    "town.share.issued",
+    "town.share.revoked",
 ];
 
 /// The data of a journal event.
@@ -236,6 +253,20 @@ mod tests {
             journal.data.json(),
             r#"{"by":{"actor":"operator","command":"register","key":"k1"},"change":{"agent":"toast","registration":{"directory":"/src","name":"Toast","role":"polecat","runtime":{"kind":"scripted","scenario":"/s.json"}}}}"#
         );
+    }
+
+    #[test]
+    fn the_json_of_a_share_is_stable_since_relays_read_it() {
+        let [.., issued, revoked] = &one_of_each()[..] else { panic!("shares are last") };
+        let json = |change: &Change| by_operator(change.clone()).to_journal().data.json().to_owned();
+        assert!(
+            json(issued).ends_with(
+                r#""change":{"agent":"toast","expires":"1970-01-01T00:00:00.002Z","issued":"1970-01-01T00:00:00.001Z","label":"for the review","share":"s1"}}"#
+            ),
+            "{}",
+            json(issued)
+        );
+        assert!(json(revoked).ends_with(r#""change":{"agent":"toast","share":"s1"}}"#), "{}", json(revoked));
     }
 
     #[test]
@@ -306,7 +337,15 @@ mod tests {
             Change::AgentStopping { agent: agent.clone(), generation: 1, drain: true, remove: false },
             Change::AgentStopped { agent: agent.clone(), generation: 1, reason: None },
             Change::AgentFailed { agent: agent.clone(), generation: 1, reason: "no binary".into() },
-            Change::AgentRemoved { agent, generation: 1 },
+            Change::AgentRemoved { agent: agent.clone(), generation: 1 },
+            Change::ShareIssued(Share {
+                share: "s1".into(),
+                agent: agent.clone(),
+                issued: Timestamp::from_unix_ms(1),
+                expires: Timestamp::from_unix_ms(2),
+                label: Some("for the review".into()),
+            }),
+            Change::ShareRevoked { agent, share: "s1".into() },
         ]
     }
 

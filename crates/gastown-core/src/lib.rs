@@ -36,10 +36,12 @@ mod effect;
 mod event;
 pub mod limits;
 mod restart;
+mod share;
 mod state;
 
 pub use agent::{Agent, AgentPhase, Desired, Role, Runtime, RuntimeKind, UnknownName};
 pub use command::{Command, Registration, Rejection, Request, WrapperExit};
 pub use effect::{Effect, effects};
 pub use event::{By, Change, JournalError, StartCause, TownEvent};
+pub use share::Share;
 pub use state::Town;

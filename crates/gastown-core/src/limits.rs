@@ -23,3 +23,9 @@ pub const AGENTS: usize = 1_000;
 pub const PATH_BYTES: usize = 4096;
 /// Bytes of a reason that is kept in the journal.
 pub const REASON_BYTES: usize = 2_000;
+/// How long a share link lasts at most: whoever got one for longer is a user, and should be given a token.
+pub const SHARE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Share links of one town that are good at the same time: few people keep track of more.
+pub const SHARES: usize = 1_000;
+/// Bytes of a share link's label: one line.
+pub const LABEL_BYTES: usize = 200;

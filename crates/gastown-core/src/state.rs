@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use protocol::{AgentId, Event, Timestamp, TownId};
 
 use crate::{
-    Agent, AgentPhase, Change, Desired, JournalError, Registration, StartCause, TownEvent,
+    Agent, AgentPhase, Change, Desired, JournalError, Registration, Share, StartCause, TownEvent,
     limits::{KEY_LIFE, KEYS},
     restart,
 };
@@ -19,6 +19,8 @@ pub struct Town {
     /// Agents that were removed, with their last generation: whoever takes the name again starts above it, so that a
     /// wrapper of the removed one stays fenced.
     retired: BTreeMap<AgentId, u64>,
+    /// Links that were issued and not taken back, by id; some may have expired.
+    shares: BTreeMap<String, Share>,
     /// What was done on requests with a key, by actor and key.
     pub(crate) done: BTreeMap<(String, String), Done>,
 }
@@ -35,7 +37,13 @@ impl Town {
     /// A town without agents.
     #[must_use]
     pub fn new(id: TownId) -> Self {
-        Self { id, agents: BTreeMap::new(), retired: BTreeMap::new(), done: BTreeMap::new() }
+        Self {
+            id,
+            agents: BTreeMap::new(),
+            retired: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            done: BTreeMap::new(),
+        }
     }
 
     /// The town that a journal tells of. Events of types that this version does not know are passed over.
@@ -76,6 +84,11 @@ impl Town {
         &self.retired
     }
 
+    /// The share links that are good at `now`, by id.
+    pub fn shares(&self, now: Timestamp) -> impl Iterator<Item = &Share> {
+        self.shares.values().filter(move |share| share.expires > now)
+    }
+
     /// When something is due that nobody asks for: [`crate::Command::Tick`] must be decided on then, and not before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
@@ -101,7 +114,16 @@ impl Town {
                 if let Some(gone) = self.agents.remove(agent) {
                     self.retired.insert(agent.clone(), gone.generation);
                 }
+                // Whoever takes the name next has not shared anything.
+                self.shares.retain(|_, share| share.agent != *agent);
             }
+            Change::ShareIssued(share) => {
+                if self.agents.contains_key(&share.agent) {
+                    self.shares.retain(|_, share| share.expires > event.time);
+                    self.shares.insert(share.share.clone(), share.clone());
+                }
+            }
+            Change::ShareRevoked { share, .. } => drop(self.shares.remove(share)),
             Change::AgentStarted { agent, generation, cause } => {
                 if let Some(agent) = self.agents.get_mut(agent) {
                     agent.start(event.time, *generation, *cause);

@@ -129,6 +129,14 @@ enum What {
     Lost {
         below: u64,
     },
+    /// One of few links, so that they repeat, for that many milliseconds.
+    Share {
+        id: u8,
+        life_ms: u64,
+    },
+    Unshare {
+        id: u8,
+    },
     Tick,
     /// Until the deadline, then a tick.
     Alarm,
@@ -209,6 +217,9 @@ impl Run {
                 Effect::Announce { .. } | _ => {}
             }
         }
+        for share in self.town.shares(event.time) {
+            prop_assert!(self.town.agent(&share.agent).is_some(), "a link goes with its agent: {share:?}");
+        }
         self.events.push(event);
         self.town.agents().values().try_for_each(|agent| self.check(agent))
     }
@@ -239,6 +250,11 @@ impl Run {
                 Command::WrapperExited { generation: generation(*below), agent, exit: exit.clone() }
             }
             What::Lost { below } => Command::WrapperLost { generation: generation(*below), agent },
+            What::Share { id, life_ms } => {
+                let expires = self.now.after(Duration::from_millis(*life_ms));
+                Command::Share { agent, share: format!("s{id}"), expires, label: None }
+            }
+            What::Unshare { id } => Command::Unshare { agent, share: format!("s{id}") },
             What::Tick | What::Alarm => Command::Tick,
         };
         // What the worker reports has no key: only people and programs repeat themselves.
@@ -281,6 +297,8 @@ fn what() -> impl Strategy<Value = What> {
         1 => Just(What::Remove),
         6 => (below.clone(), exit).prop_map(|(below, exit)| What::Exited { below, exit }),
         1 => below.prop_map(|below| What::Lost { below }),
+        1 => (0_u8..4, 0_u64..200_000).prop_map(|(id, life_ms)| What::Share { id, life_ms }),
+        1 => (0_u8..4).prop_map(|id| What::Unshare { id }),
         1 => Just(What::Tick),
         3 => Just(What::Alarm),
     ]

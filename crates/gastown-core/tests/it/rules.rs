@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gastown_core::{
     AgentPhase, Change, Command, Desired, Effect, Registration, Rejection, Request, Role, Runtime,
-    RuntimeKind, StartCause, Town, TownEvent, WrapperExit, effects,
+    RuntimeKind, StartCause, Town, TownEvent, WrapperExit, effects, limits,
 };
 use protocol::{AgentId, ErrorCode, Timestamp};
 
@@ -209,6 +209,53 @@ fn the_journal_says_who_asked_for_what_and_why() {
     assert_eq!(started.change, change);
 }
 
+#[test]
+fn a_share_link_is_there_until_it_is_revoked_or_its_time_is_over() {
+    let mut town = Desk::new();
+    town.register("toast", false).unwrap();
+    town.ask(share("s1", 60)).unwrap();
+    town.ask(share("s2", 10)).unwrap();
+    assert_eq!(town.shares(), ["s1", "s2"]);
+    town.now = town.now.after(Duration::from_secs(10));
+    assert_eq!(town.shares(), ["s1"]);
+    let unknown = Rejection::UnknownShare { agent: id("toast"), share: "s2".into() };
+    assert_eq!(town.ask(unshare("s2")), Err(unknown), "it has expired");
+    town.ask(unshare("s1")).unwrap();
+    assert!(town.shares().is_empty());
+    assert!(matches!(town.ask(unshare("s1")), Err(Rejection::UnknownShare { .. })));
+}
+
+#[test]
+fn a_share_link_goes_with_its_agent_and_does_not_come_back_with_its_name() {
+    let mut town = Desk::new();
+    town.register("toast", false).unwrap();
+    town.ask(share("s1", 60)).unwrap();
+    town.ask(remove()).unwrap();
+    town.register("toast", false).unwrap();
+    assert!(town.shares().is_empty());
+}
+
+#[test]
+fn a_share_link_has_a_life_and_a_label_within_limits() {
+    let mut town = Desk::new();
+    town.register("toast", false).unwrap();
+    let year = limits::SHARE_LIFE.as_secs();
+    assert_eq!(town.ask(share("s0", 0)), Err(Rejection::BadExpiry));
+    assert_eq!(town.ask(share("s0", year + 1)), Err(Rejection::BadExpiry));
+    assert!(town.ask(share("s1", year)).is_ok());
+    let labelled = |label: String| {
+        let Command::Share { agent, share, expires, .. } = share("s2", 1) else { unreachable!() };
+        Command::Share { agent, share, expires: expires.after(Duration::from_secs(1_000)), label: Some(label) }
+    };
+    assert_eq!(town.ask(labelled("x".repeat(limits::LABEL_BYTES + 1))), Err(Rejection::BadLabel));
+    assert_eq!(town.ask(labelled("a\nb".into())), Err(Rejection::BadLabel));
+    assert!(town.ask(labelled("x".repeat(limits::LABEL_BYTES))).is_ok());
+    for n in 2..limits::SHARES {
+        town.ask(share(&format!("t{n}"), year)).unwrap();
+    }
+    assert_eq!(town.ask(share("one more", 60)), Err(Rejection::TooManyShares));
+}
+
 /// A town with its clock; whatever is asked is committed at once.
 struct Desk {
     town: Town,
@@ -253,6 +300,10 @@ impl Desk {
         }
     }
 
+    fn shares(&self) -> Vec<&str> {
+        self.town.shares(self.now).map(|share| share.share.as_str()).collect()
+    }
+
     fn agent(&self) -> &gastown_core::Agent {
         self.town.agent(&id("toast")).unwrap()
     }
@@ -277,6 +328,16 @@ fn stop(drain: bool) -> Command {
 
 fn remove() -> Command {
     Command::Remove { agent: id("toast") }
+}
+
+/// A link that is good for so long after [`Desk::new`]'s time.
+fn share(share: &str, seconds: u64) -> Command {
+    let expires = Desk::new().now.after(Duration::from_secs(seconds));
+    Command::Share { agent: id("toast"), share: share.into(), expires, label: None }
+}
+
+fn unshare(share: &str) -> Command {
+    Command::Unshare { agent: id("toast"), share: share.into() }
 }
 
 fn crash() -> WrapperExit {
