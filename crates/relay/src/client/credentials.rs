@@ -29,19 +29,19 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why no ticket could be had.
+/// Why no ticket, or no token, could be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TicketError {
-    /// Whoever issues tickets could not be asked just now: it is asked again after a wait.
-    #[error("no ticket could be had just now")]
+    /// Whoever issues them could not be asked just now: it is asked again after a wait.
+    #[error("no credentials could be had just now")]
     Unavailable {
         /// What went wrong.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Whoever issues tickets refused: it is not asked again.
-    #[error("no ticket is issued: {reason}")]
+    /// Whoever issues them refused: it is not asked again.
+    #[error("no credentials are issued: {reason}")]
     Refused {
         /// Why.
         reason: String,
@@ -71,11 +71,43 @@ where
     }
 }
 
+/// Issues bearer tokens that end: asked before every request and every connection, so it keeps the one it has for as
+/// long as that is good.
+///
+/// A closure from nothing to a future of a token is one.
+#[async_trait]
+pub trait TokenSource: Send + Sync + 'static {
+    /// A token that is good by now.
+    ///
+    /// # Errors
+    /// [`TicketError::Unavailable`] when asking again may help, [`TicketError::Refused`] when not.
+    async fn token(&self) -> Result<Token, TicketError>;
+}
+
+#[async_trait]
+impl<F, T> TokenSource for F
+where
+    F: Fn() -> T + Send + Sync + 'static,
+    T: Future<Output = Result<Token, TicketError>> + Send,
+{
+    async fn token(&self) -> Result<Token, TicketError> {
+        self().await
+    }
+}
+
 /// What a [`Client`](super::Client) shows: a bearer token for everything, and tickets for streams if there is a source.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    bearer: Option<Token>,
+    bearer: Bearer,
     tickets: Option<Arc<dyn TicketSource>>,
+}
+
+#[derive(Clone, Default)]
+enum Bearer {
+    #[default]
+    None,
+    Lasting(Token),
+    Renewed(Arc<dyn TokenSource>),
 }
 
 impl Credentials {
@@ -88,7 +120,13 @@ impl Credentials {
     /// A token, sent as `Authorization: Bearer` with every request and every stream.
     #[must_use]
     pub fn bearer(token: Token) -> Self {
-        Self { bearer: Some(token), tickets: None }
+        Self { bearer: Bearer::Lasting(token), tickets: None }
+    }
+
+    /// A token of this source, asked for anew with every request and every stream, sent as [`Self::bearer`] does.
+    #[must_use]
+    pub fn renewed(source: impl TokenSource) -> Self {
+        Self { bearer: Bearer::Renewed(Arc::new(source)), tickets: None }
     }
 
     /// Streams are opened with a ticket of this source each.
@@ -98,8 +136,12 @@ impl Credentials {
         self
     }
 
-    pub(super) fn token(&self) -> Option<&Token> {
-        self.bearer.as_ref()
+    pub(super) async fn token(&self) -> Result<Option<Token>, TicketError> {
+        match &self.bearer {
+            Bearer::None => Ok(None),
+            Bearer::Lasting(token) => Ok(Some(token.clone())),
+            Bearer::Renewed(source) => source.token().await.map(Some),
+        }
     }
 
     pub(super) fn tickets(&self) -> Option<&dyn TicketSource> {
@@ -110,7 +152,7 @@ impl Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
-            .field("bearer", &self.bearer)
+            .field("bearer", &!matches!(self.bearer, Bearer::None))
             .field("tickets", &self.tickets.is_some())
             .finish()
     }
@@ -120,10 +162,10 @@ impl fmt::Debug for Credentials {
 mod tests {
     use super::*;
 
-    #[test]
-    fn no_secret_is_printed() {
+    #[tokio::test]
+    async fn no_secret_is_printed() {
         let credentials = Credentials::bearer(Token::new(" s3cret\n"));
-        assert_eq!(credentials.token().expect("given").reveal(), "s3cret");
+        assert_eq!(credentials.token().await.expect("had").expect("given").reveal(), "s3cret");
         assert!(!format!("{credentials:?}").contains("s3cret"));
     }
 }

@@ -184,24 +184,17 @@ impl Driver {
     async fn request(&self) -> Result<Request<()>, OpenError> {
         let mut url = self.endpoint.stream_url();
         let credentials = self.endpoint.credentials();
-        if let Some(source) = credentials.tickets() {
-            match source.ticket(&self.log).await {
-                Ok(ticket) => {
-                    url.query_pairs_mut().append_pair("ticket", ticket.reveal());
-                }
-                Err(TicketError::Unavailable { source }) => {
-                    return Err(OpenError::Lost(Loss::Network(format!(
-                        "no ticket could be had just now: {source}"
-                    ))));
-                }
-                Err(source @ TicketError::Refused { .. }) => {
-                    return Err(OpenError::Final(FollowError::NoTicket { log: self.log.clone(), source }));
-                }
+        let token = match credentials.tickets() {
+            Some(source) => {
+                let ticket = source.ticket(&self.log).await.map_err(|error| self.without(error))?;
+                url.query_pairs_mut().append_pair("ticket", ticket.reveal());
+                None
             }
-        }
+            None => credentials.token().await.map_err(|error| self.without(error))?,
+        };
         let lost = |error: &dyn std::fmt::Display| OpenError::Lost(Loss::Network(error.to_string()));
         let mut request = url.as_str().into_client_request().map_err(|error| lost(&error))?;
-        if let (Some(token), None) = (credentials.token(), credentials.tickets()) {
+        if let Some(token) = token {
             let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal())).map_err(|_| {
                 OpenError::Final(FollowError::Unauthenticated {
                     log: self.log.clone(),
@@ -212,6 +205,18 @@ impl Driver {
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
         Ok(request)
+    }
+
+    /// There is nothing to show: for now, or for good.
+    fn without(&self, error: TicketError) -> OpenError {
+        match error {
+            TicketError::Unavailable { source } => {
+                OpenError::Lost(Loss::Network(format!("no credentials could be had just now: {source}")))
+            }
+            source @ TicketError::Refused { .. } => {
+                OpenError::Final(FollowError::NoTicket { log: self.log.clone(), source })
+            }
+        }
     }
 
     async fn send(&mut self, frame: &FromViewer) {

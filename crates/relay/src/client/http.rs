@@ -10,7 +10,7 @@ use futures_util::{
 };
 use protocol::{
     AgentId, Command, CommandId, CommandResult, Cursor, Epoch, ErrorBody, ErrorCode, ErrorDetail, Event,
-    LogId, NewEvent, Seq,
+    LogId, NewEvent, ProducerId, Seq,
     frame::{GapReason, StartAt},
     limits,
 };
@@ -41,6 +41,15 @@ pub enum Verb {
     Post,
     /// Removes it.
     Delete,
+}
+
+/// Who numbers events (§6): an id, and a generation that rises with each of its incarnations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Producer {
+    /// The id.
+    pub id: ProducerId,
+    /// The generation.
+    pub generation: u64,
 }
 
 /// Part of a log, read at once (§4).
@@ -145,7 +154,7 @@ impl Client {
         if wait_s > 0 {
             query.push(("wait", wait_s.to_string()));
         }
-        let request = self.request(Method::GET, &format!("{}/events", path(log)));
+        let request = self.request(Method::GET, &format!("{}/events", path(log))).await?;
         let request = request.query(&query).timeout(ANSWER + Duration::from_secs(wait_s));
         read(request.header("accept", "application/json"), doing).await
     }
@@ -156,7 +165,7 @@ impl Client {
     /// # Errors
     /// When the relay refused, could not be asked, or the answer has another shape.
     pub async fn view<T: DeserializeOwned>(&self, log: &LogId) -> Result<T, ApiError> {
-        read(self.request(Method::GET, &format!("{}/view", path(log))), "fold a log").await
+        read(self.request(Method::GET, &format!("{}/view", path(log))).await?, "fold a log").await
     }
 
     /// One exchange with a route of the same server that is not the relay's, such as a worker's `api/…`: JSON in, JSON
@@ -171,7 +180,7 @@ impl Client {
             Verb::Post => Method::POST,
             Verb::Delete => Method::DELETE,
         };
-        let mut request = self.request(method, route);
+        let mut request = self.request(method, route).await?;
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
@@ -181,11 +190,42 @@ impl Client {
         Ok((status, body))
     }
 
-    fn request(&self, method: Method, route: &str) -> RequestBuilder {
+    /// Appends events that a producer numbers (§6 rules 1 to 4), without a link: `first` (from 1) is the number of the
+    /// first of them. Sending them again is harmless. Returns the producer's last number that is committed; no events
+    /// ask for just that.
+    ///
+    /// # Errors
+    /// When the relay refused (a hole in the numbers, another producer) or could not be asked.
+    pub async fn append_numbered(
+        &self,
+        log: &LogId,
+        producer: &Producer,
+        first: u64,
+        events: Vec<NewEvent>,
+    ) -> Result<u64, ApiError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            producer: &'a ProducerId,
+            generation: u64,
+            first: u64,
+            events: Vec<NewEvent>,
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            acked: u64,
+        }
+        let Producer { id, generation } = producer;
+        let body = Body { producer: id, generation: *generation, first, events };
+        let request = self.request(Method::POST, &format!("{}/events", path(log))).await?;
+        read::<Answer>(request.json(&body), "append events").await.map(|answer| answer.acked)
+    }
+
+    async fn request(&self, method: Method, route: &str) -> Result<RequestBuilder, ApiError> {
         let request = self.http.request(method, self.endpoint.route(route)).timeout(ANSWER);
-        match self.endpoint.credentials().token() {
-            Some(token) => request.bearer_auth(token.reveal()),
-            None => request,
+        match self.endpoint.credentials().token().await {
+            Ok(Some(token)) => Ok(request.bearer_auth(token.reveal())),
+            Ok(None) => Ok(request),
+            Err(error) => Err(unreachable("show credentials", error)),
         }
     }
 }
@@ -216,6 +256,7 @@ impl RelayApi for Client {
         let doing = "steer an agent";
         let request = self
             .request(Method::POST, &format!("v1/agents/{agent}/commands"))
+            .await?
             .header("idempotency-key", id.as_str())
             .json(&command);
         let response = send(request, doing).await?;
@@ -233,20 +274,20 @@ impl RelayApi for Client {
         struct Body {
             events: Vec<NewEvent>,
         }
-        let request = self.request(Method::POST, &format!("{}/events", path(log))).json(&Body { events });
-        read(request, "append events").await
+        let request = self.request(Method::POST, &format!("{}/events", path(log))).await?;
+        read(request.json(&Body { events }), "append events").await
     }
 
     async fn presence(&self, agent: &AgentId) -> Result<Presence, ApiError> {
         read(
-            self.request(Method::GET, &format!("v1/agents/{agent}/presence")),
+            self.request(Method::GET, &format!("v1/agents/{agent}/presence")).await?,
             "see whether a wrapper is connected",
         )
         .await
     }
 
     async fn remove_log(&self, log: &LogId) -> Result<(), ApiError> {
-        checked(self.request(Method::DELETE, &path(log)), "remove a log").await.map(drop)
+        checked(self.request(Method::DELETE, &path(log)).await?, "remove a log").await.map(drop)
     }
 }
 

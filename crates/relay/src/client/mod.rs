@@ -31,10 +31,10 @@ mod follow;
 mod http;
 mod session;
 
-pub use credentials::{Credentials, TicketError, TicketSource, Token};
+pub use credentials::{Credentials, TicketError, TicketSource, Token, TokenSource};
 pub use error::{ClientError, FollowError};
 pub use follow::Follow;
-pub use http::{Client, EventPage, PageGap, Verb};
+pub use http::{Client, EventPage, PageGap, Producer, Verb};
 pub use session::Connection;
 
 #[cfg(all(test, feature = "server"))]
