@@ -11,6 +11,7 @@
 //! | read or write a frame of a stream | [`frame`], [`codec::Frame`] |
 //! | show what an agent does | [`view::SessionView`], [`model`] |
 //! | steer an agent | [`Command`] |
+//! | find what was said | [`search`] |
 //! | know how much is too much | [`limits`] |
 //!
 //! The normative text is `docs/protocol.md`; `§n` in these docs cites its sections.
@@ -50,6 +51,7 @@ pub mod frame;
 mod id;
 pub mod limits;
 pub mod model;
+pub mod search;
 mod time;
 pub mod view;
 

@@ -40,6 +40,18 @@ pub const PAGE_EVENTS_MAX: usize = 1_000;
 pub const PAGE_EVENTS: usize = 500;
 /// Longest `wait` of a long poll in seconds.
 pub const LONG_POLL_S: u64 = 30;
+/// Hits of one answer of `GET /v1/search`.
+pub const SEARCH_HITS_MAX: usize = 50;
+/// Hits of one answer of `GET /v1/search` when the request does not say.
+pub const SEARCH_HITS: usize = 20;
+/// Bytes of a query.
+pub const SEARCH_QUERY_BYTES: usize = 1024;
+/// Words of a query: more are no query but a text.
+pub const SEARCH_WORDS: usize = 16;
+/// Bytes of one event's text that can be found: the first of it, so that a dump of a file costs no more than a page.
+pub const SEARCH_TEXT_BYTES: usize = 64 * 1024;
+/// Texts with every term that are held against the filters for one answer; the next one looks on.
+pub const SEARCH_CANDIDATES: usize = 20_000;
 /// Bytes of an HTTP body on the control plane.
 pub const HTTP_BODY_BYTES: usize = 64 * 1024;
 /// Bytes of an id.
