@@ -8,6 +8,10 @@ mod demo;
 mod examples;
 mod faults;
 mod many_viewers;
+#[path = "../oracle/mod.rs"]
+mod oracle;
+#[path = "../oracle/planted.rs"]
+mod planted;
 mod real_agents;
 mod shutdown;
 mod support;

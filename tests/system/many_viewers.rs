@@ -7,10 +7,12 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::support::{
+use crate::{
     oracle::shown,
-    server::{Gastown, log_of},
-    viewer::Viewer,
+    support::{
+        server::{Gastown, log_of},
+        viewer::Viewer,
+    },
 };
 
 const VIEWERS: usize = 100;

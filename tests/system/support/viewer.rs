@@ -14,10 +14,8 @@ use relay::{
 };
 use tokio::time::timeout;
 
-use super::{
-    oracle::{History, Seen, Viewer as ViewerHistory},
-    server::PATIENCE,
-};
+use super::server::PATIENCE;
+use crate::oracle::{History, Seen, Viewer as ViewerHistory, shown};
 
 /// Follows one log over all its reconnects.
 pub(crate) struct Viewer {
@@ -69,7 +67,7 @@ impl Viewer {
         }
         history.viewers =
             viewers.into_iter().map(|viewer| ViewerHistory { stayed: true, ..viewer.history }).collect();
-        history.assert_holds();
+        history.assert_holds("this test");
     }
 
     /// Reads on until the fold is as wanted; panics with `what` if that does not come.
@@ -80,7 +78,7 @@ impl Viewer {
             }
         };
         if timeout(PATIENCE, reading).await.is_err() {
-            let shown = super::oracle::shown(&self.view);
+            let shown = shown(&self.view);
             panic!("waited in vain for: {what}\nlast event {}\n{shown:#}", self.view.seq());
         }
     }
