@@ -1,6 +1,6 @@
 //! What a wrapper is told at its start (§10).
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use protocol::{AgentId, TownId};
 
@@ -37,6 +37,12 @@ pub struct Options {
     /// The agent server's binary, or a folder with node_modules in it; without it, PATH is searched
     #[arg(long, value_name = "PATH")]
     pub agent_bin: Option<PathBuf>,
+    /// The command of the agent that `--runtime acp` runs, as its words; `;` ends it
+    #[arg(long, value_name = "WORD", num_args = 1.., value_terminator = ";", allow_hyphen_values = true)]
+    pub agent_command: Vec<String>,
+    /// A file with the MCP servers the agent is to use: the `mcpServers` of the Agent Client Protocol, a JSON array
+    #[arg(long, value_name = "FILE")]
+    pub mcp_servers: Option<PathBuf>,
     /// The session to go on with; without it, the one of the last run, else a new one
     #[arg(long, value_name = "ID")]
     pub session_id: Option<String>,
@@ -121,6 +127,8 @@ impl Options {
             state_dir: state_dir.into(),
             token_file: None,
             agent_bin: None,
+            agent_command: Vec::new(),
+            mcp_servers: None,
             session_id: None,
             scenario: None,
             recording: None,
@@ -129,6 +137,18 @@ impl Options {
             give_up_after: None,
             guard_command: Vec::new(),
         }
+    }
+
+    /// The words of the guard's command: those given, else this program's own subcommand.
+    ///
+    /// # Errors
+    /// When this program's own path cannot be found out.
+    pub(crate) fn guard_command(&self, runtime: &'static str) -> Result<Vec<OsString>, OptionsError> {
+        if self.guard_command.is_empty() {
+            let missing = |_| OptionsError::Missing { runtime, option: "--guard-command" };
+            return Ok(vec![std::env::current_exe().map_err(missing)?.into_os_string(), "guard".into()]);
+        }
+        Ok(self.guard_command.iter().map(OsString::from).collect())
     }
 
     /// The wrapper token, from `--token-file` or `GASTOWN_WRAPPER_TOKEN`.

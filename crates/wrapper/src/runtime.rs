@@ -1,8 +1,10 @@
 //! What an agent is run with: the trait, and its implementations.
 
+pub mod acp;
 pub mod opencode;
 mod output;
 mod process;
+mod record;
 pub mod replay;
 pub mod scripted;
 pub(crate) mod shape;
@@ -37,7 +39,7 @@ pub const SIGNALS: usize = 256;
 ///    Dropping the control does the same without waiting.
 #[async_trait]
 pub trait AgentRuntime: Send + Sync + fmt::Debug + 'static {
-    /// `opencode`, `kilo`, `scripted`, `replay`.
+    /// `opencode`, `kilo`, `acp`, `scripted`, `replay`.
     fn name(&self) -> &'static str;
 
     /// Starts the agent.
@@ -180,6 +182,8 @@ pub enum RuntimeKind {
     Opencode,
     /// `kilo serve`.
     Kilo,
+    /// Any agent that speaks the Agent Client Protocol on its stdin and stdout.
+    Acp,
     /// A scenario file; tools really run.
     Scripted,
     /// A recording.
@@ -193,6 +197,7 @@ impl RuntimeKind {
         match self {
             Self::Opencode => "opencode",
             Self::Kilo => "kilo",
+            Self::Acp => "acp",
             Self::Scripted => "scripted",
             Self::Replay => "replay",
         }
@@ -210,6 +215,7 @@ impl RuntimeKind {
             Self::Kilo => {
                 Ok(Arc::new(opencode::AgentServer::from_options(opencode::Flavour::Kilo, options)?))
             }
+            Self::Acp => Ok(Arc::new(acp::Acp::from_options(options)?)),
             Self::Scripted => Ok(Arc::new(scripted::Scripted::from_options(options)?)),
             Self::Replay => Ok(Arc::new(replay::Replay::from_options(options)?)),
         }

@@ -10,7 +10,6 @@ mod api;
 mod commands;
 mod flavour;
 mod follow;
-mod record;
 mod server_state;
 
 use std::{
@@ -33,11 +32,11 @@ use self::{
     api::{Api, ApiError, EventStream, Login},
     commands::Control,
     follow::Follow,
-    record::Record,
 };
 use super::{
     AgentRuntime, Ended, RunningAgent, SIGNALS, Signal, Start, failed, output,
     process::{AgentProcess, Launch},
+    record::Record,
 };
 use crate::{Options, OptionsError};
 
@@ -73,12 +72,7 @@ impl AgentServer {
     /// # Errors
     /// When this program's own path cannot be found out.
     pub fn from_options(flavour: Flavour, options: &Options) -> Result<Self, OptionsError> {
-        let guard = if options.guard_command.is_empty() {
-            let missing = |_| OptionsError::Missing { runtime: flavour.name(), option: "--guard-command" };
-            vec![std::env::current_exe().map_err(missing)?.into_os_string(), "guard".into()]
-        } else {
-            options.guard_command.iter().map(OsString::from).collect()
-        };
+        let guard = options.guard_command(flavour.name())?;
         Ok(Self { binary: options.agent_bin.clone(), ..Self::new(flavour, guard) })
     }
 
@@ -211,7 +205,8 @@ impl AgentServer {
 
     fn run(&self, ready: Ready, process: AgentProcess, start: &Start) -> RunningAgent {
         let Ready { api, url, login, version, stream, session, resumed } = ready;
-        let record = Record::write(&start.state_dir, &url, &login, &process, &session);
+        let reach = json!({ "url": url, "username": login.username, "password": login.password });
+        let record = Record::write(&start.state_dir, &process, &session, &reach);
         let (signals, receiver) = mpsc::channel(SIGNALS);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();

@@ -116,9 +116,14 @@ impl AgentProcess {
         &self.mark
     }
 
+    /// Begins to end it.
+    pub(super) fn end(&mut self) {
+        drop(self.lifeline.take());
+    }
+
     /// Ends it, if it still runs, and waits until it is gone with everything it began.
     pub(super) async fn stop(&mut self) {
-        drop(self.lifeline.take());
+        self.end();
         if timeout(self.grace * 2 + GUARD_SLACK, self.gone.cancelled()).await.is_err() {
             tracing::warn!(pid = self.guard_pid, "the guard does not end: it is killed");
             self.kill.cancel();

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::runtime::shape::{
     diff::FileChange,
-    emit::{self, Model, Session, Tokens, User},
+    emit::{self, Model, Session, Tokens, User, parts_of},
 };
 
 /// What the interpreter says its events with.
@@ -108,6 +108,7 @@ impl Machine {
         let script = scenario.script();
         let kind = if resume.is_some() { "session.updated" } else { "session.created" };
         let root = Session {
+            runtime: "scripted",
             id: resume.unwrap_or_else(|| emit.id("ses")),
             parent: None,
             title: script.title.clone(),
@@ -363,18 +364,6 @@ impl Machine {
         self.queue_shown = !queued.is_empty();
         self.emit.event("session.queue.changed", Some(&self.root.id), &data);
     }
-}
-
-/// The parts of a prompt: those it has, or its text as one.
-fn parts_of(prompt: &Prompt) -> Vec<Value> {
-    let parts = prompt.parts.iter().flatten().filter(|part| part.is_object()).map(|part| {
-        let mut part = part.clone();
-        if part["type"].is_null() {
-            part["type"] = json!("text");
-        }
-        part
-    });
-    prompt.text.iter().map(|text| json!({ "type": "text", "text": text })).chain(parts).collect()
 }
 
 /// The turn that answers a prompt: the one it marks with `[[name]]`, one of whose keywords it has, a free one, the next one.

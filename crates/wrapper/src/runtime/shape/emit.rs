@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use protocol::{NewEvent, RawData, Timestamp};
+use protocol::{NewEvent, Prompt, RawData, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -126,6 +126,8 @@ pub(crate) struct Tokens {
 /// A session: that of the agent, or that of a sub-agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
+    /// What runs the agent: agent servers name a project here.
+    pub(crate) runtime: &'static str,
     pub(crate) id: String,
     pub(crate) parent: Option<String>,
     pub(crate) title: String,
@@ -143,7 +145,7 @@ pub(crate) struct Session {
 impl Session {
     fn info(&self) -> Value {
         let mut info = json!({
-            "id": self.id, "slug": "scripted", "version": env!("CARGO_PKG_VERSION"), "projectID": "scripted",
+            "id": self.id, "slug": self.runtime, "version": env!("CARGO_PKG_VERSION"), "projectID": self.runtime,
             "directory": self.directory, "path": "", "title": self.title, "agent": self.agent,
             "model": { "id": self.model.model_id, "providerID": self.model.provider_id, "variant": "default" },
             "cost": dollars(self.cost_micros), "tokens": tokens(self.tokens, false),
@@ -246,4 +248,16 @@ pub(crate) fn dollars(micros: u64) -> Value {
     #[expect(clippy::cast_precision_loss, reason = "a cost below 2^53 millionths is exact")]
     let dollars = micros as f64 / 1e6;
     json!(dollars)
+}
+
+/// The parts of a prompt: those it has, or its text as one.
+pub(crate) fn parts_of(prompt: &Prompt) -> Vec<Value> {
+    let parts = prompt.parts.iter().flatten().filter(|part| part.is_object()).map(|part| {
+        let mut part = part.clone();
+        if part["type"].is_null() {
+            part["type"] = json!("text");
+        }
+        part
+    });
+    prompt.text.iter().map(|text| json!({ "type": "text", "text": text })).chain(parts).collect()
 }

@@ -1,4 +1,4 @@
-//! `agent-server.json`: where the server is, for operators, and what a wrapper that was killed left behind, for the next one.
+//! `agent-server.json`: where the agent is, for operators, and what a wrapper that was killed left behind, for the next one.
 
 use std::{
     fs::{self, OpenOptions},
@@ -10,12 +10,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::api::Login;
-use crate::{process_tree::Tree, runtime::process::AgentProcess};
+use super::process::AgentProcess;
+use crate::process_tree::Tree;
 
 const FILE: &str = "agent-server.json";
 
-/// The file, for as long as the server runs.
+/// The file, for as long as the agent runs.
 #[derive(Debug)]
 pub(super) struct Record {
     path: PathBuf,
@@ -25,15 +25,16 @@ impl Record {
     /// Writes it, for its owner's eyes only. An agent runs without it too: if it cannot be written, the log says so.
     pub(super) fn write(
         state_dir: &Path,
-        url: &str,
-        login: &Login,
         process: &AgentProcess,
         session: &str,
+        how_to_reach_it: &Value,
     ) -> Option<Self> {
-        let record = json!({
-            "url": url, "username": login.username, "password": login.password, "pid": process.pid(),
-            "guard_pid": process.guard_pid(), "session": session, "mark": process.mark(),
+        let mut record = json!({
+            "pid": process.pid(), "guard_pid": process.guard_pid(), "session": session, "mark": process.mark(),
         });
+        if let (Value::Object(record), Value::Object(more)) = (&mut record, how_to_reach_it) {
+            record.extend(more.clone());
+        }
         let path = state_dir.join(FILE);
         match replace(&path, &record.to_string()) {
             Ok(()) => Some(Self { path }),

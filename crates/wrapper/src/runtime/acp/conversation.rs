@@ -1,0 +1,552 @@
+//! One ACP session as a conversation of messages and parts, pure: what the agent says goes in, events in the shape of agent
+//! servers come out.
+//!
+//! Invariant: after every call [`Conversation::poll`] yields what follows from it, in order. A turn that was opened is closed
+//! exactly once, with everything that was open in it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+};
+
+use protocol::{NewEvent, PermissionReply, Prompt, Timestamp};
+use serde_json::{Value, json};
+
+use super::{
+    content::{self, PromptCapabilities},
+    rpc::RpcError,
+    tool::Tool,
+};
+use crate::runtime::shape::emit::{Assistant, Emit, Model, Session, Tokens, User, dollars, parts_of, tokens};
+
+/// The conversation.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    emit: Emit,
+    session: Session,
+    turn: Option<Turn>,
+    /// Prompts that are in the transcript and that the agent was not given yet.
+    waiting: VecDeque<Waiting>,
+    queue_shown: bool,
+    asks: BTreeMap<String, Ask>,
+    /// What the session has cost so far, as the agent says.
+    cost_micros: u64,
+}
+
+/// A prompt that the agent is to be given: the content of `session/prompt`.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Give {
+    /// The user's message.
+    pub(super) message: String,
+    /// ACP content blocks.
+    pub(super) content: Vec<Value>,
+}
+
+/// The answer that an open `session/request_permission` gets.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Outcome {
+    /// The id of the agent's request.
+    pub(super) request: Value,
+    /// Its result.
+    pub(super) result: Value,
+}
+
+/// How the agent ended a prompt, if it did not refuse it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Stopped {
+    /// `end_turn`, `max_tokens`, `max_turn_requests`, `refusal`, `cancelled`.
+    pub(super) reason: String,
+    /// The tokens of the turn, where the agent counts them.
+    pub(super) usage: Option<Tokens>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    user: User,
+    content: Vec<Value>,
+}
+
+#[derive(Debug)]
+struct Turn {
+    user: User,
+    step: Option<Step>,
+    tools: BTreeMap<String, Tool>,
+    /// The assistant's text came from a message of this name: another one begins another message.
+    said_in: Option<String>,
+    cancelled: bool,
+}
+
+/// An assistant's message that is open.
+#[derive(Debug)]
+struct Step {
+    message: Assistant,
+    /// The text or the thought that is being said.
+    saying: Option<Saying>,
+    tokens: Tokens,
+}
+
+#[derive(Debug)]
+struct Saying {
+    kind: &'static str,
+    part: String,
+    text: String,
+    start: Timestamp,
+}
+
+/// A permission that waits for a person.
+#[derive(Debug)]
+struct Ask {
+    request: Value,
+    options: Vec<(String, String)>,
+}
+
+impl Conversation {
+    /// The session `id`, new or taken up again.
+    pub(super) fn new(
+        seed: u64,
+        now: Timestamp,
+        id: &str,
+        directory: &str,
+        agent: &str,
+        resumed: bool,
+    ) -> Self {
+        let mut emit = Emit::new(seed, now);
+        let session = Session {
+            runtime: "acp",
+            id: id.to_owned(),
+            parent: None,
+            title: agent.to_owned(),
+            agent: agent.to_owned(),
+            model: Model { provider_id: "acp".to_owned(), model_id: agent.to_owned() },
+            directory: directory.to_owned(),
+            created: now,
+            updated: now,
+            tokens: Tokens::default(),
+            cost_micros: 0,
+            summary: None,
+        };
+        emit.session(if resumed { "session.updated" } else { "session.created" }, &session);
+        Self {
+            emit,
+            session,
+            turn: None,
+            waiting: VecDeque::new(),
+            queue_shown: false,
+            asks: BTreeMap::new(),
+            cost_micros: 0,
+        }
+    }
+
+    /// What happens next, oldest first.
+    pub(super) fn poll(&mut self) -> Option<NewEvent> {
+        self.emit.outputs.pop_front()
+    }
+
+    /// The agent says which model (`provider/model`, or a name of its own) answers.
+    pub(super) fn model(&mut self, name: &str) {
+        let (provider, model) = name.split_once('/').unwrap_or(("acp", name));
+        self.session.model = Model { provider_id: provider.to_owned(), model_id: model.to_owned() };
+    }
+
+    /// A tool whose output is that of a terminal.
+    pub(super) fn terminal_output(&mut self, now: Timestamp, terminal: &str, output: &str) {
+        self.emit.now = now;
+        let Some(Turn { tools, .. }) = &mut self.turn else { return };
+        for tool in tools.values_mut().filter(|tool| tool.shows(terminal)) {
+            tool.terminal_output(&mut self.emit, &self.session, output);
+        }
+    }
+
+    /// The user says something. What comes back is to be given to the agent now; while it answers another prompt, nothing: it
+    /// takes one at a time, and this one is its next.
+    pub(super) fn prompt(
+        &mut self,
+        now: Timestamp,
+        prompt: &Prompt,
+        can: PromptCapabilities,
+    ) -> (String, Option<Give>) {
+        self.emit.now = now;
+        let parts = parts_of(prompt);
+        let content = parts.iter().map(|part| content::block(part, can)).collect();
+        let model = prompt.model.as_ref().map_or_else(
+            || self.session.model.clone(),
+            |model| Model { provider_id: model.provider_id.clone(), model_id: model.model_id.clone() },
+        );
+        let user = User {
+            id: prompt.message_id.clone().unwrap_or_else(|| self.emit.id("msg")),
+            created: now,
+            agent: prompt.agent.clone().unwrap_or_else(|| self.session.agent.clone()),
+            model,
+            diffs: None,
+        };
+        let id = user.id.clone();
+        self.emit.user(&self.session, &user);
+        for part in parts {
+            let part_id = self.emit.id("prt");
+            self.emit.part(&self.session, &id, &part_id, part);
+        }
+        self.waiting.push_back(Waiting { user, content });
+        if self.turn.is_some() {
+            self.queue_changed();
+            return (id, None);
+        }
+        self.emit.event(
+            "session.turn.open",
+            Some(&self.session.id),
+            &json!({ "sessionID": self.session.id }),
+        );
+        (id, self.give_next())
+    }
+
+    /// The agent's `session/update`.
+    pub(super) fn update(&mut self, now: Timestamp, update: &Value) {
+        self.emit.now = now;
+        match update["sessionUpdate"].as_str().unwrap_or_default() {
+            "agent_message_chunk" => self.say("text", update),
+            "agent_thought_chunk" => self.say("reasoning", update),
+            "tool_call" | "tool_call_update" => self.tool(update),
+            "plan" => self.plan(update),
+            "usage_update" => self.usage(update),
+            "session_info_update" => {
+                if let Some(title) = update["title"].as_str() {
+                    title.clone_into(&mut self.session.title);
+                    self.emit.session_updated(&mut self.session);
+                }
+            }
+            "current_mode_update" => {
+                if let Some(mode) = update["currentModeId"].as_str() {
+                    mode.clone_into(&mut self.session.agent);
+                    self.emit.session_updated(&mut self.session);
+                }
+            }
+            // The user's own words are in the transcript since they were said; the commands are the driver's.
+            "user_message_chunk" | "available_commands_update" => {}
+            other => {
+                let data = json!({ "sessionID": self.session.id, "update": update });
+                self.emit.event(&format!("acp.{other}"), Some(&self.session.id), &data);
+            }
+        }
+    }
+
+    /// The agent's `session/request_permission`. Returns its answer if nobody is there to give one.
+    pub(super) fn ask(&mut self, now: Timestamp, request: Value, params: &Value) -> Option<Outcome> {
+        self.emit.now = now;
+        if self.turn.as_ref().is_none_or(|turn| turn.cancelled) {
+            return Some(cancelled(request));
+        }
+        let call = &params["toolCall"];
+        self.tool(call);
+        let call_id = call["toolCallId"].as_str().unwrap_or_default();
+        let turn = self.turn.as_ref()?;
+        let Some(tool) = turn.tools.get(call_id) else { return Some(cancelled(request)) };
+        let options = params["options"].as_array().into_iter().flatten();
+        let options = options.filter_map(|option| {
+            Some((option["kind"].as_str()?.to_owned(), option["optionId"].as_str()?.to_owned()))
+        });
+        let ask = Ask { request, options: options.collect() };
+        let id = self.emit.id("per");
+        let patterns = [tool.pattern()];
+        let always: &[String] = if ask.offers("allow_always") { &patterns } else { &[] };
+        let data = json!({
+            "id": id, "sessionID": self.session.id, "permission": tool.name(), "patterns": patterns,
+            "metadata": tool.input(), "always": always,
+            "tool": { "messageID": tool.message(), "callID": call_id },
+        });
+        self.emit.event("permission.asked", Some(&self.session.id), &data);
+        self.asks.insert(id, ask);
+        None
+    }
+
+    /// A person answers a permission; nothing if none of this id waits.
+    pub(super) fn answer(&mut self, now: Timestamp, id: &str, reply: PermissionReply) -> Option<Outcome> {
+        self.emit.now = now;
+        let ask = self.asks.remove(id)?;
+        self.replied(id, reply);
+        let option = match reply {
+            PermissionReply::Once => ask.option(&["allow_once", "allow_always"]),
+            PermissionReply::Always => ask.option(&["allow_always", "allow_once"]),
+            PermissionReply::Reject => ask.option(&["reject_once", "reject_always"]),
+        };
+        Some(match option {
+            Some(option) => {
+                let result = json!({ "outcome": { "outcome": "selected", "optionId": option } });
+                Outcome { request: ask.request, result }
+            }
+            None => cancelled(ask.request),
+        })
+    }
+
+    /// The turn is to end. Returns the answers that its open permissions get; the agent is to be told, too, if one runs.
+    pub(super) fn cancel(&mut self, now: Timestamp) -> Option<Vec<Outcome>> {
+        self.emit.now = now;
+        let turn = self.turn.as_mut()?;
+        turn.cancelled = true;
+        let asks = mem::take(&mut self.asks);
+        for id in asks.keys() {
+            self.replied(id, PermissionReply::Reject);
+        }
+        // Somebody who says stop does not mean "and then go on with the next".
+        self.waiting.clear();
+        if self.queue_shown {
+            self.queue_changed();
+        }
+        Some(asks.into_values().map(|ask| cancelled(ask.request)).collect())
+    }
+
+    /// The agent has answered `session/prompt`. Returns what it is to be given next.
+    pub(super) fn finished(&mut self, now: Timestamp, result: Result<Stopped, RpcError>) -> Option<Give> {
+        self.emit.now = now;
+        let was_cancelled = self.turn.as_ref()?.cancelled;
+        let (finish, error, reason) = match result {
+            Ok(stopped) => {
+                if let (Some(step), Some(usage)) = (self.step(), stopped.usage) {
+                    step.tokens = usage;
+                }
+                match stopped.reason.as_str() {
+                    "cancelled" => (None, Some(aborted()), "interrupted"),
+                    "max_tokens" => (Some("length"), None, "completed"),
+                    "refusal" => {
+                        (Some("content-filter"), Some(provider_error("the model refused to answer")), "error")
+                    }
+                    "max_turn_requests" => (
+                        Some("length"),
+                        Some(provider_error("the agent took as many steps as a turn may have")),
+                        "error",
+                    ),
+                    _ => (Some("stop"), None, "completed"),
+                }
+            }
+            Err(_) if was_cancelled => (None, Some(aborted()), "interrupted"),
+            Err(error) => (None, Some(provider_error(&error.reason())), "error"),
+        };
+        let failed = error.is_some();
+        self.close_turn(finish, error, reason, !self.waiting.is_empty() && !failed)
+    }
+
+    /// The agent is gone: what was open ends here. Nothing is said of the end itself, which is the wrapper's to say.
+    pub(super) fn gone(&mut self, now: Timestamp) {
+        self.emit.now = now;
+        for id in mem::take(&mut self.asks).into_keys() {
+            self.replied(&id, PermissionReply::Reject);
+        }
+        self.waiting.clear();
+    }
+
+    fn give_next(&mut self) -> Option<Give> {
+        let Waiting { user, content } = self.waiting.pop_front()?;
+        let message = user.id.clone();
+        self.turn = Some(Turn { user, step: None, tools: BTreeMap::new(), said_in: None, cancelled: false });
+        self.emit.busy(&self.session);
+        if self.queue_shown {
+            self.queue_changed();
+        }
+        Some(Give { message, content })
+    }
+
+    fn close_turn(
+        &mut self,
+        finish: Option<&'static str>,
+        error: Option<Value>,
+        reason: &str,
+        goes_on: bool,
+    ) -> Option<Give> {
+        if let Some(error) = &error {
+            let data = json!({ "sessionID": self.session.id, "error": error });
+            self.emit.event("session.error", Some(&self.session.id), &data);
+        }
+        let mut turn = self.turn.take()?;
+        for tool in turn.tools.values_mut() {
+            tool.broken_off(&mut self.emit, &self.session);
+        }
+        if error.is_some() && turn.step.is_none() {
+            turn.step = Some(Step::begin(&mut self.emit, &self.session, &turn.user));
+        }
+        if let Some(step) = turn.step.take() {
+            self.close_step(step, finish, error);
+        }
+        if goes_on {
+            return self.give_next();
+        }
+        self.waiting.clear();
+        self.emit.session_updated(&mut self.session);
+        self.emit.idle(&self.session);
+        self.emit.turn_close(&self.session, reason);
+        None
+    }
+
+    fn close_step(&mut self, mut step: Step, finish: Option<&'static str>, error: Option<Value>) {
+        step.hush(&mut self.emit, &self.session);
+        let cost = self.cost_micros.saturating_sub(self.session.cost_micros);
+        if let Some(finish) = finish {
+            let id = self.emit.id("prt");
+            let body = json!({
+                "type": "step-finish", "reason": finish, "tokens": tokens(step.tokens, true), "cost": dollars(cost),
+            });
+            self.emit.part(&self.session, &step.message.id, &id, body);
+        }
+        step.message.tokens = Some(step.tokens);
+        step.message.cost_micros = cost;
+        step.message.finish = finish;
+        step.message.error = error;
+        step.message.completed = Some(self.emit.now);
+        self.emit.assistant(&self.session, &step.message);
+        self.session.cost_micros += cost;
+        self.session.tokens = step.tokens;
+    }
+
+    /// The open step of the turn that runs; opened if there is none.
+    fn step(&mut self) -> Option<&mut Step> {
+        let turn = self.turn.as_mut()?;
+        let (emit, session, user) = (&mut self.emit, &self.session, &turn.user);
+        Some(turn.step.get_or_insert_with(|| Step::begin(emit, session, user)))
+    }
+
+    fn say(&mut self, kind: &'static str, update: &Value) {
+        let text = content::text(&update["content"]);
+        let Some(turn) = &mut self.turn else {
+            tracing::debug!(kind, "the agent speaks outside of a turn: it is not heard");
+            return;
+        };
+        if kind == "text"
+            && let Some(name) = update["messageId"].as_str()
+        {
+            let before = turn.said_in.replace(name.to_owned());
+            if before.is_some_and(|before| before != name)
+                && let Some(step) = turn.step.take()
+            {
+                self.close_step(step, Some("tool-calls"), None);
+            }
+        }
+        self.step();
+        let Some(Turn { step: Some(step), .. }) = &mut self.turn else { return };
+        step.say(&mut self.emit, &self.session, kind, &text);
+    }
+
+    fn tool(&mut self, update: &Value) {
+        let Some(call) = update["toolCallId"].as_str() else { return };
+        let Some(step) = self.step() else { return };
+        let message = step.message.id.clone();
+        let Some(Turn { step: Some(step), tools, .. }) = &mut self.turn else { return };
+        step.hush(&mut self.emit, &self.session);
+        let tool =
+            tools.entry(call.to_owned()).or_insert_with(|| Tool::begin(&mut self.emit, &message, call));
+        tool.update(&mut self.emit, &self.session, update);
+    }
+
+    fn plan(&mut self, update: &Value) {
+        let entries = update["entries"].as_array().into_iter().flatten();
+        let todos: Vec<Value> = entries
+            .map(|entry| {
+                let text =
+                    |field: &str, otherwise: &str| entry[field].as_str().unwrap_or(otherwise).to_owned();
+                json!({
+                    "content": text("content", ""), "status": text("status", "pending"),
+                    "priority": text("priority", "medium"),
+                })
+            })
+            .collect();
+        let data = json!({ "sessionID": self.session.id, "todos": todos });
+        self.emit.event("todo.updated", Some(&self.session.id), &data);
+    }
+
+    fn usage(&mut self, update: &Value) {
+        if let Some(cost) = update["cost"]["amount"].as_f64().filter(|cost| *cost >= 0.0) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a cost is small and not below zero"
+            )]
+            let micros = (cost * 1e6).round() as u64;
+            self.cost_micros = self.cost_micros.max(micros);
+        }
+        let used = update["used"].as_u64();
+        if let (Some(used), Some(Turn { step: Some(step), .. })) = (used, &mut self.turn) {
+            // What fills the context; agents that count more say so at the end of the turn.
+            step.tokens = Tokens { input: used, ..Tokens::default() };
+        }
+    }
+
+    fn replied(&mut self, id: &str, reply: PermissionReply) {
+        let data = json!({ "sessionID": self.session.id, "requestID": id, "reply": reply });
+        self.emit.event("permission.replied", Some(&self.session.id), &data);
+    }
+
+    fn queue_changed(&mut self) {
+        let queued: Vec<&str> = self.waiting.iter().map(|waiting| waiting.user.id.as_str()).collect();
+        self.queue_shown = !queued.is_empty();
+        let data = json!({ "sessionID": self.session.id, "queued": queued });
+        self.emit.event("session.queue.changed", Some(&self.session.id), &data);
+    }
+}
+
+impl Step {
+    fn begin(emit: &mut Emit, session: &Session, user: &User) -> Self {
+        let message = Assistant {
+            id: emit.id("msg"),
+            parent: user.id.clone(),
+            created: emit.now,
+            completed: None,
+            agent: user.agent.clone(),
+            model: user.model.clone(),
+            summary: false,
+            tokens: None,
+            cost_micros: 0,
+            finish: None,
+            error: None,
+        };
+        emit.assistant(session, &message);
+        let id = emit.id("prt");
+        emit.part(session, &message.id, &id, json!({ "type": "step-start" }));
+        Self { message, saying: None, tokens: Tokens::default() }
+    }
+
+    fn say(&mut self, emit: &mut Emit, session: &Session, kind: &'static str, text: &str) {
+        if self.saying.as_ref().is_some_and(|saying| saying.kind != kind) {
+            self.hush(emit, session);
+        }
+        let message = &self.message.id;
+        let saying = self.saying.get_or_insert_with(|| {
+            let saying = Saying { kind, part: emit.id("prt"), text: String::new(), start: emit.now };
+            let body = json!({ "type": kind, "text": "", "time": { "start": emit.now.unix_ms() } });
+            emit.part(session, message, &saying.part, body);
+            saying
+        });
+        saying.text.push_str(text);
+        emit.delta(session, message, &saying.part, text);
+    }
+
+    /// What was being said is whole.
+    fn hush(&mut self, emit: &mut Emit, session: &Session) {
+        if let Some(Saying { kind, part, text, start }) = self.saying.take() {
+            let time = json!({ "start": start.unix_ms(), "end": emit.now.unix_ms() });
+            emit.part(session, &self.message.id, &part, json!({ "type": kind, "text": text, "time": time }));
+        }
+    }
+}
+
+impl Ask {
+    fn offers(&self, kind: &str) -> bool {
+        self.options.iter().any(|(offered, _)| offered == kind)
+    }
+
+    /// The first option of the first of these kinds that is offered.
+    fn option(&self, kinds: &[&str]) -> Option<&str> {
+        let of = |kind: &&str| self.options.iter().find(|(offered, _)| offered == kind);
+        kinds.iter().find_map(of).map(|(_, id)| id.as_str())
+    }
+}
+
+fn cancelled(request: Value) -> Outcome {
+    Outcome { request, result: json!({ "outcome": { "outcome": "cancelled" } }) }
+}
+
+fn aborted() -> Value {
+    json!({ "name": "MessageAbortedError", "data": { "message": "Aborted" } })
+}
+
+fn provider_error(message: &str) -> Value {
+    json!({ "name": "APIError", "data": { "message": message, "isRetryable": false } })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,409 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use protocol::{
+    Seq,
+    view::{PartView, SessionView},
+};
+
+use super::*;
+
+const SESSION: &str = "ses_1";
+const RECORDING: &str =
+    include_str!("../../../../../event-protocol/tests/recordings/acp-opencode-1.18.33/session.jsonl");
+
+#[test]
+fn text_streams_into_one_part_and_is_whole_at_its_end() {
+    let mut talk = Talk::begin();
+    talk.prompt("hi");
+    talk.update(
+        json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "Hello " } }),
+    );
+    talk.update(
+        json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "you" } }),
+    );
+    talk.finish("end_turn");
+    assert_eq!(talk.said(), ["hi", "Hello you"]);
+    assert_eq!(talk.count("message.part.delta"), 2, "each chunk is a delta");
+    assert_eq!(talk.closed(), ["completed"]);
+}
+
+#[test]
+fn a_thought_and_a_text_are_two_parts_in_their_order() {
+    let mut talk = Talk::begin();
+    talk.prompt("hi");
+    for (kind, text) in [("thought", "hm"), ("message", "yes"), ("thought", "or"), ("message", "no")] {
+        let kind = format!("agent_{kind}_chunk");
+        talk.update(json!({ "sessionUpdate": kind, "content": { "type": "text", "text": text } }));
+    }
+    talk.finish("end_turn");
+    assert_eq!(talk.kinds(), ["text", "step-start", "reasoning", "text", "reasoning", "text", "step-finish"]);
+}
+
+#[test]
+fn another_message_of_the_agent_is_another_message() {
+    let mut talk = Talk::begin();
+    talk.prompt("hi");
+    for (message, text) in [("a", "one "), ("a", "two"), ("b", "three")] {
+        let content = json!({ "type": "text", "text": text });
+        talk.update(
+            json!({ "sessionUpdate": "agent_message_chunk", "messageId": message, "content": content }),
+        );
+    }
+    talk.finish("end_turn");
+    assert_eq!(talk.said(), ["hi", "one two", "three"]);
+    assert_eq!(talk.view.session(SESSION).unwrap().messages().len(), 3);
+}
+
+#[test]
+fn a_tool_call_is_put_together_from_what_its_updates_change() {
+    let mut talk = Talk::begin();
+    talk.prompt("edit");
+    let diff = json!({ "type": "diff", "path": "/w/src/a.rs", "oldText": "one\n", "newText": "two\n" });
+    talk.update(json!({ "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "edit", "kind": "edit" }));
+    talk.update(json!({
+        "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "in_progress", "title": "src/a.rs",
+        "locations": [{ "path": "/w/src/a.rs", "line": 3 }],
+    }));
+    talk.update(json!({ "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "completed", "content": [diff] }));
+    // What is over stays as it is.
+    talk.update(json!({ "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "in_progress" }));
+    let state = talk.tool();
+    assert_eq!(state["status"], "completed");
+    assert_eq!(state["title"], "src/a.rs");
+    assert_eq!(
+        state["input"]["filePath"], "/w/src/a.rs",
+        "a place stands for the file, if the input names none"
+    );
+    assert_eq!(
+        (&state["metadata"]["filediff"]["additions"], &state["metadata"]["filediff"]["deletions"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(talk.count("file.edited"), 1);
+}
+
+#[test]
+fn a_failed_tool_says_why() {
+    let mut talk = Talk::begin();
+    talk.prompt("run");
+    talk.update(json!({
+        "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "ls", "kind": "execute", "status": "failed",
+        "rawOutput": { "error": "no such folder" },
+    }));
+    assert_eq!((&talk.tool()["status"], &talk.tool()["error"]), (&json!("error"), &json!("no such folder")));
+}
+
+#[test]
+fn what_a_terminal_writes_is_the_output_of_the_tool_that_shows_it() {
+    let mut talk = Talk::begin();
+    talk.prompt("run");
+    let content = json!([{ "type": "terminal", "terminalId": "term_1" }]);
+    talk.update(json!({
+        "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "make", "kind": "execute", "status": "in_progress",
+        "content": content,
+    }));
+    let now = talk.tick();
+    talk.conversation.terminal_output(now, "term_1", "building\n");
+    talk.conversation.terminal_output(now, "term_2", "another's\n");
+    talk.take();
+    assert_eq!(talk.tool()["metadata"]["output"], "building\n");
+}
+
+#[test]
+fn a_permission_is_answered_with_the_option_of_its_kind() {
+    for (reply, option) in [
+        (PermissionReply::Once, "once"),
+        (PermissionReply::Always, "always"),
+        (PermissionReply::Reject, "reject"),
+    ] {
+        let mut talk = Talk::begin();
+        talk.prompt("rm");
+        assert_eq!(talk.ask(json!(7)), None, "a person is waited for");
+        let id = talk.view.pending().first().expect("it is asked").id.to_string();
+        let now = talk.tick();
+        let outcome = talk.conversation.answer(now, &id, reply).expect("it waits");
+        assert_eq!(outcome.request, json!(7));
+        assert_eq!(outcome.result["outcome"]["optionId"], option);
+        talk.take();
+        assert_eq!(talk.view.pending().len(), 0);
+        assert_eq!(talk.conversation.answer(now, &id, reply), None, "the first answer wins");
+    }
+}
+
+#[test]
+fn an_abort_answers_what_is_asked_and_closes_what_is_open() {
+    let mut talk = Talk::begin();
+    talk.prompt("rm");
+    talk.update(
+        json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "I wi" } }),
+    );
+    talk.ask(json!(7));
+    talk.prompt("and then");
+    let now = talk.tick();
+    let outcomes = talk.conversation.cancel(now).expect("a turn runs");
+    assert_eq!(outcomes[0].result["outcome"]["outcome"], "cancelled");
+    assert!(talk.ask(json!(8)).is_some(), "nobody is asked any more");
+    assert_eq!(talk.finish("cancelled"), None, "what waited is not sent");
+    assert_eq!(talk.view.pending().len(), 0);
+    assert_eq!(talk.tool()["status"], "error");
+    assert_eq!(talk.closed(), ["interrupted"]);
+    assert!(talk.said().contains(&"I wi".to_owned()), "what was said stays");
+}
+
+#[test]
+fn a_prompt_that_comes_while_one_is_answered_is_shown_at_once_and_given_next_in_the_same_turn() {
+    let mut talk = Talk::begin();
+    assert!(talk.prompt("one").is_some());
+    assert_eq!(talk.prompt("two"), None);
+    assert_eq!(talk.said(), ["one", "two"]);
+    let next = talk.finish("end_turn").expect("the second one is due");
+    assert_eq!(next.content, [json!({ "type": "text", "text": "two" })]);
+    assert_eq!(talk.closed(), [""; 0]);
+    assert_eq!(talk.finish("end_turn"), None);
+    assert_eq!(talk.closed(), ["completed"]);
+}
+
+#[test]
+fn a_refused_prompt_ends_the_turn_with_its_reason() {
+    let mut talk = Talk::begin();
+    talk.prompt("hi");
+    let now = talk.tick();
+    let error = RpcError::new(-32603, "the model is overloaded");
+    talk.conversation.finished(now, Err(error));
+    talk.take();
+    assert_eq!(talk.closed(), ["error"]);
+    assert!(talk.last("session.error").contains("the model is overloaded"));
+}
+
+#[test]
+fn the_plan_is_the_todo_list() {
+    let mut talk = Talk::begin();
+    talk.prompt("plan");
+    let entry = |content, status| json!({ "content": content, "status": status, "priority": "high" });
+    let entries = [entry("look", "completed"), entry("do", "in_progress")];
+    talk.update(json!({ "sessionUpdate": "plan", "entries": entries }));
+    let todos = talk.view.session(SESSION).unwrap().todos();
+    assert_eq!(todos.iter().map(|todo| todo.content.as_str()).collect::<Vec<_>>(), ["look", "do"]);
+}
+
+#[test]
+fn what_is_not_known_is_passed_on_whole() {
+    let mut talk = Talk::begin();
+    talk.update(json!({ "sessionUpdate": "hologram", "shape": [1, 2] }));
+    assert!(talk.last("acp.hologram").contains(r#""shape":[1,2]"#));
+}
+
+#[test]
+fn a_recorded_session_of_opencode_becomes_the_transcript_that_it_was() {
+    let mut talk = Talk::begin();
+    for line in RECORDING.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let message = &line["msg"];
+        match (line["dir"].as_str(), message["method"].as_str()) {
+            (Some("client>agent"), Some("session/prompt")) => {
+                let text = message["params"]["prompt"][0]["text"].as_str().unwrap().to_owned();
+                talk.prompt(&text);
+            }
+            (Some("client>agent"), Some("session/cancel")) => {
+                let now = talk.tick();
+                talk.conversation.cancel(now);
+            }
+            (Some("client>agent"), None) => {
+                let option = message["result"]["outcome"]["optionId"].as_str();
+                let reply =
+                    if option == Some("once") { PermissionReply::Once } else { PermissionReply::Reject };
+                let id = talk.view.pending().first().expect("a permission is asked").id.to_string();
+                let now = talk.tick();
+                assert_eq!(talk.conversation.answer(now, &id, reply).unwrap().result, message["result"]);
+            }
+            (Some("agent>client"), Some("session/update")) => {
+                talk.update(message["params"]["update"].clone())
+            }
+            (Some("agent>client"), Some("session/request_permission")) => {
+                let now = talk.tick();
+                talk.conversation.ask(now, message["id"].clone(), &message["params"]);
+            }
+            (Some("agent>client"), None) if message["result"]["stopReason"].is_string() => {
+                let reason = message["result"]["stopReason"].as_str().unwrap().to_owned();
+                talk.finish(&reason);
+            }
+            _ => {}
+        }
+        talk.take();
+    }
+    assert_eq!(
+        talk.closed(),
+        ["completed", "completed", "completed", "completed", "completed", "interrupted"]
+    );
+    let tools: BTreeSet<String> =
+        talk.tools().iter().map(|tool| tool["tool"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(tools, ["bash", "edit", "grep", "read", "todowrite", "write"].map(str::to_owned).into());
+    assert!(talk.tools().iter().all(is_over), "nothing is left running");
+    assert!(talk.said().iter().any(|said| said.starts_with("Hello! The wrapper owns the agent server")));
+}
+
+proptest! {
+    #[test]
+    fn every_turn_is_closed_once_and_leaves_nothing_open(steps in prop::collection::vec(step(), 0..60)) {
+        let mut talk = Talk::begin();
+        let mut opened = 0;
+        for step in steps {
+            match step {
+                Move::Prompt => opened += usize::from(talk.prompt("go on").is_some() && talk.fresh()),
+                Move::Update(update) => talk.update(update),
+                Move::Ask => drop(talk.ask(json!(1))),
+                Move::Cancel => {
+                    let now = talk.tick();
+                    talk.conversation.cancel(now);
+                    talk.take();
+                }
+                Move::Finish(reason) => drop(talk.finish(reason)),
+            }
+        }
+        while talk.conversation.turn.is_some() {
+            talk.finish("end_turn");
+        }
+        prop_assert_eq!(talk.closed().len(), talk.count("session.turn.open"));
+        prop_assert!(opened <= talk.count("session.turn.open"));
+        prop_assert!(talk.tools().iter().all(is_over));
+    }
+}
+
+fn is_over(tool: &Value) -> bool {
+    matches!(tool["state"]["status"].as_str(), Some("completed" | "error"))
+}
+
+#[derive(Debug, Clone)]
+enum Move {
+    Prompt,
+    Update(Value),
+    Ask,
+    Cancel,
+    Finish(&'static str),
+}
+
+fn step() -> impl Strategy<Value = Move> {
+    let chunk =
+        |kind: &'static str| json!({ "sessionUpdate": kind, "content": { "type": "text", "text": "x" } });
+    let call = ("c[12]", prop::sample::select(vec!["pending", "in_progress", "completed", "failed"])).prop_map(
+        |(call, status)| {
+            json!({ "sessionUpdate": "tool_call_update", "toolCallId": call, "status": status, "kind": "execute" })
+        },
+    );
+    prop_oneof![
+        Just(Move::Prompt),
+        Just(Move::Update(chunk("agent_message_chunk"))),
+        Just(Move::Update(chunk("agent_thought_chunk"))),
+        call.prop_map(Move::Update),
+        Just(Move::Ask),
+        Just(Move::Cancel),
+        prop::sample::select(vec!["end_turn", "cancelled", "refusal", "max_tokens"]).prop_map(Move::Finish),
+    ]
+}
+
+/// A conversation and what a viewer makes of it.
+struct Talk {
+    conversation: Conversation,
+    view: SessionView,
+    events: Vec<NewEvent>,
+    ms: i64,
+}
+
+impl Talk {
+    fn begin() -> Self {
+        let conversation =
+            Conversation::new(1, Timestamp::from_unix_ms(0), SESSION, "/w", "OpenCode 1.18", false);
+        let mut talk = Self { conversation, view: SessionView::default(), events: Vec::new(), ms: 0 };
+        talk.take();
+        talk
+    }
+
+    fn tick(&mut self) -> Timestamp {
+        self.ms += 10;
+        Timestamp::from_unix_ms(self.ms)
+    }
+
+    fn take(&mut self) {
+        while let Some(event) = self.conversation.poll() {
+            let seq = Seq::new(self.events.len() as u64 + 1);
+            self.view.apply(&event.clone().at(seq));
+            self.events.push(event);
+        }
+    }
+
+    fn prompt(&mut self, text: &str) -> Option<Give> {
+        let now = self.tick();
+        let prompt = Prompt { text: Some(text.to_owned()), ..Prompt::default() };
+        let (_, give) = self.conversation.prompt(now, &prompt, PromptCapabilities::default());
+        self.take();
+        give
+    }
+
+    /// The latest prompt opened a turn.
+    fn fresh(&self) -> bool {
+        self.conversation.waiting.is_empty()
+    }
+
+    fn update(&mut self, update: Value) {
+        let now = self.tick();
+        self.conversation.update(now, &update);
+        self.take();
+    }
+
+    fn ask(&mut self, request: Value) -> Option<Outcome> {
+        let now = self.tick();
+        let option = |id: &str, kind: &str| json!({ "optionId": id, "kind": kind, "name": id });
+        let options =
+            [option("once", "allow_once"), option("always", "allow_always"), option("reject", "reject_once")];
+        let call = json!({ "toolCallId": "c9", "title": "rm a", "kind": "execute", "rawInput": { "command": "rm a" } });
+        let outcome = self.conversation.ask(now, request, &json!({ "toolCall": call, "options": options }));
+        self.take();
+        outcome
+    }
+
+    fn finish(&mut self, reason: &str) -> Option<Give> {
+        let now = self.tick();
+        let give = self.conversation.finished(now, Ok(Stopped { reason: reason.to_owned(), usage: None }));
+        self.take();
+        give
+    }
+
+    fn parts(&self) -> Vec<Value> {
+        let session = self.view.session(SESSION).expect("the session is there");
+        session.messages().iter().flat_map(|message| message.parts()).map(PartView::to_json).collect()
+    }
+
+    fn kinds(&self) -> Vec<String> {
+        self.parts().iter().map(|part| part["type"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn said(&self) -> Vec<String> {
+        let texts = self.parts().into_iter().filter(|part| part["type"] == "text");
+        texts.map(|part| part["text"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn tools(&self) -> Vec<Value> {
+        self.parts().into_iter().filter(|part| part["type"] == "tool").collect()
+    }
+
+    fn tool(&self) -> Value {
+        self.tools().last().expect("a tool was called")["state"].clone()
+    }
+
+    fn count(&self, kind: &str) -> usize {
+        self.events.iter().filter(|event| &*event.kind == kind).count()
+    }
+
+    fn last(&self, kind: &str) -> String {
+        let event =
+            self.events.iter().rev().find(|event| &*event.kind == kind).expect("there is such an event");
+        event.data.json().to_owned()
+    }
+
+    fn closed(&self) -> Vec<String> {
+        let closes = self.events.iter().filter(|event| &*event.kind == "session.turn.close");
+        closes
+            .map(|event| event.data.parse::<Value>().unwrap()["reason"].as_str().unwrap().to_owned())
+            .collect()
+    }
+}

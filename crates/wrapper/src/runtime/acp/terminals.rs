@@ -1,0 +1,251 @@
+//! Commands that run for the agent (`terminal/*`), each under a guard of its own, so that none of them outlives the wrapper.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{io::AsyncReadExt as _, process::ChildStdout, sync::mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    files,
+    rpc::{INTERNAL_ERROR, INVALID_PARAMS, RpcError},
+};
+use crate::runtime::process::{AgentProcess, Launch};
+
+/// Terminals that one agent may have at once.
+const TERMINALS: usize = 32;
+/// Bytes of output that are kept of one, if the agent names no limit of its own below it.
+const OUTPUT: usize = 1024 * 1024;
+/// Between TERM and KILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The terminals of one agent.
+#[derive(Debug)]
+pub(super) struct Terminals {
+    guard: Vec<OsString>,
+    folder: PathBuf,
+    environment: Vec<(OsString, OsString)>,
+    open: BTreeMap<String, Terminal>,
+    count: u64,
+    news: mpsc::Sender<News>,
+    tasks: TaskTracker,
+}
+
+/// What a terminal says.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Bytes that its command wrote.
+    Wrote(String, Vec<u8>),
+    /// Its command is gone.
+    Ended(String),
+}
+
+#[derive(Debug)]
+struct Terminal {
+    process: AgentProcess,
+    output: Vec<u8>,
+    limit: usize,
+    truncated: bool,
+    ended: bool,
+    /// Requests of `terminal/wait_for_exit`.
+    waiting: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Create {
+    command: String,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: Vec<Variable>,
+    cwd: Option<String>,
+    output_byte_limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct Variable {
+    name: String,
+    value: String,
+}
+
+impl Terminals {
+    /// None yet. `news` is told what they do.
+    pub(super) fn new(
+        guard: Vec<OsString>,
+        folder: &Path,
+        environment: Vec<(OsString, OsString)>,
+        news: mpsc::Sender<News>,
+    ) -> Self {
+        Self {
+            guard,
+            folder: folder.to_owned(),
+            environment,
+            open: BTreeMap::new(),
+            count: 0,
+            news,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// `terminal/create`.
+    pub(super) fn create(&mut self, params: &Value) -> Result<Value, RpcError> {
+        let create =
+            Create::deserialize(params).map_err(|error| RpcError::new(INVALID_PARAMS, error.to_string()))?;
+        if self.open.len() >= TERMINALS {
+            return Err(RpcError::new(INTERNAL_ERROR, format!("{TERMINALS} terminals are open already")));
+        }
+        self.count += 1;
+        let id = format!("term_{}", self.count);
+        // One stream, in the order of writing, as a terminal has it. A command with blanks and no arguments is a line for a shell.
+        let script =
+            if create.args.is_empty() { r#"exec 2>&1; eval "$1""# } else { r#"exec 2>&1; exec "$@""# };
+        let words = ["sh", "-c", script, "sh"].map(OsString::from);
+        let rest = std::iter::once(create.command).chain(create.args).map(OsString::from);
+        let mut environment = self.environment.clone();
+        environment
+            .extend(create.env.into_iter().map(|Variable { name, value }| (name.into(), value.into())));
+        let launch = Launch {
+            guard: &self.guard,
+            command: &words.into_iter().chain(rest).collect::<Vec<_>>(),
+            stdin: None,
+            directory: &files::folder_inside(&self.folder, create.cwd.as_deref())?,
+            environment: &environment,
+            grace: GRACE,
+        };
+        let (news, name) = (self.news.clone(), id.clone());
+        let process = AgentProcess::start(&launch, |stdout| follow(stdout, name, news))
+            .map_err(|error| RpcError::new(INTERNAL_ERROR, error.message))?;
+        self.watch(&id, process.gone());
+        let limit = create.output_byte_limit.unwrap_or(OUTPUT).min(OUTPUT);
+        let terminal = Terminal {
+            process,
+            output: Vec::new(),
+            limit,
+            truncated: false,
+            ended: false,
+            waiting: Vec::new(),
+        };
+        self.open.insert(id.clone(), terminal);
+        Ok(json!({ "terminalId": id }))
+    }
+
+    /// `terminal/output`.
+    pub(super) fn output(&self, params: &Value) -> Result<Value, RpcError> {
+        let (_, terminal) = self.named(params)?;
+        let mut result = json!({ "output": terminal.text(), "truncated": terminal.truncated });
+        if terminal.ended {
+            result["exitStatus"] = terminal.exit_status();
+        }
+        Ok(result)
+    }
+
+    /// `terminal/wait_for_exit`: answered now, or with [`Terminals::ended`].
+    pub(super) fn wait_for_exit(
+        &mut self,
+        request: &Value,
+        params: &Value,
+    ) -> Option<Result<Value, RpcError>> {
+        let id = match self.named(params) {
+            Ok((id, terminal)) if terminal.ended => return Some(Ok(self.open[&id].exit_status())),
+            Ok((id, _)) => id,
+            Err(error) => return Some(Err(error)),
+        };
+        self.open.get_mut(&id)?.waiting.push(request.clone());
+        None
+    }
+
+    /// `terminal/kill`: the command is to end, what it wrote stays.
+    pub(super) fn kill(&mut self, params: &Value) -> Result<Value, RpcError> {
+        let (id, _) = self.named(params)?;
+        if let Some(terminal) = self.open.get_mut(&id) {
+            terminal.process.end();
+        }
+        Ok(json!({}))
+    }
+
+    /// `terminal/release`: nobody wants it any more.
+    pub(super) fn release(&mut self, params: &Value) -> Result<Value, RpcError> {
+        let (id, _) = self.named(params)?;
+        self.open.remove(&id);
+        Ok(json!({}))
+    }
+
+    /// Takes what a command wrote. Returns all that is kept of it.
+    pub(super) fn wrote(&mut self, id: &str, bytes: &[u8]) -> Option<String> {
+        let terminal = self.open.get_mut(id)?;
+        terminal.output.extend_from_slice(bytes);
+        if let Some(over) = terminal.output.len().checked_sub(terminal.limit).filter(|over| *over > 0) {
+            // The beginning goes, at a character's edge, as ACP wants it.
+            let edge = |at: &usize| terminal.output.get(*at).is_none_or(|byte| byte & 0xc0 != 0x80);
+            let cut = (over..terminal.output.len()).find(edge).unwrap_or(terminal.output.len());
+            terminal.output.drain(..cut);
+            terminal.truncated = true;
+        }
+        Some(terminal.text())
+    }
+
+    /// A command is gone. Returns who waited for that, and with what to answer them.
+    pub(super) fn ended(&mut self, id: &str) -> Option<(Vec<Value>, Value)> {
+        let terminal = self.open.get_mut(id)?;
+        terminal.ended = true;
+        Some((std::mem::take(&mut terminal.waiting), terminal.exit_status()))
+    }
+
+    /// Ends them all, and waits until they are gone. Nobody may listen to their news any more.
+    pub(super) async fn stop(&mut self) {
+        for terminal in self.open.values_mut() {
+            terminal.process.end();
+        }
+        for terminal in self.open.values_mut() {
+            terminal.process.stop().await;
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn named(&self, params: &Value) -> Result<(String, &Terminal), RpcError> {
+        let id = params["terminalId"].as_str().unwrap_or_default();
+        let found = self.open.get(id).map(|terminal| (id.to_owned(), terminal));
+        found.ok_or_else(|| RpcError::new(INVALID_PARAMS, format!("there is no terminal {id:?}")))
+    }
+
+    fn watch(&self, id: &str, gone: CancellationToken) {
+        let (news, id) = (self.news.clone(), id.to_owned());
+        self.tasks.spawn(async move {
+            gone.cancelled().await;
+            // Nobody listens any more when the agent itself is being ended.
+            let _ = news.send(News::Ended(id)).await;
+        });
+    }
+}
+
+impl Terminal {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.output).into_owned()
+    }
+
+    fn exit_status(&self) -> Value {
+        match self.process.exit_code() {
+            Some(code) if code > 128 => json!({ "exitCode": code, "signal": (code - 128).to_string() }),
+            code => json!({ "exitCode": code, "signal": null }),
+        }
+    }
+}
+
+/// Hands on what a command writes. A full channel slows the command down.
+async fn follow(mut stdout: ChildStdout, id: String, news: mpsc::Sender<News>) -> std::io::Result<()> {
+    let mut bytes = vec![0; 8192];
+    loop {
+        let read = stdout.read(&mut bytes).await?;
+        if read == 0 || news.send(News::Wrote(id.clone(), bytes[..read].to_vec())).await.is_err() {
+            return Ok(());
+        }
+    }
+}
