@@ -24,7 +24,7 @@ use super::{
     Exit,
     exit::{Refusal, exit_of},
     print, progress,
-    server::{Server, ServerArgs, agent_id, log_of},
+    server::{Server, ServerArgs, agent_id, explain_relay, log_of},
 };
 
 /// Start, stop and remove agents
@@ -157,7 +157,7 @@ impl Start {
         if self.no_wait {
             return Ok(Exit::Done);
         }
-        let up = until_up(&server.relay, &agent, before, (journal, journal_before));
+        let up = until_up(server.relay().await?, &agent, before, (journal, journal_before));
         let what = format!("waiting for the agent server of {}", self.name);
         let up = tokio::select! {
             biased;
@@ -209,11 +209,12 @@ impl Remove {
 
 /// Where a log ends by now; nothing, if there is none yet.
 async fn position(server: &Server, log: &LogId) -> anyhow::Result<Option<StartAt>> {
-    let page = server.relay.page(log, None, 1, std::time::Duration::ZERO).await;
+    let relay = server.relay().await?;
+    let page = relay.page(log, None, 1, std::time::Duration::ZERO).await;
     match page {
         Ok(page) => Ok(Some(StartAt::After(protocol::Cursor { epoch: page.epoch, seq: page.head }))),
         Err(error) if matches!(error.code(), Some(ErrorCode::UnknownLog | ErrorCode::NotFound)) => Ok(None),
-        Err(error) => Err(server.explain(error)),
+        Err(error) => Err(explain_relay(relay, error)),
     }
 }
 

@@ -12,7 +12,7 @@ use protocol::{
 use super::{
     Exit,
     exit::Refusal,
-    server::{Server, ServerArgs, agent_id, log_of},
+    server::{Server, ServerArgs, agent_id, explain_relay, log_of},
 };
 
 /// Answer an agent that asks for permission
@@ -147,12 +147,12 @@ async fn oldest(
 
 /// The fold of what is kept of an agent's log.
 pub(super) async fn view_of(server: &Server, agent: &AgentId) -> anyhow::Result<SessionView> {
-    let log = log_of(agent);
+    let (relay, log) = (server.relay().await?, log_of(agent));
     let mut view = SessionView::default();
     let mut cursor = None;
     loop {
-        let page = server.relay.page(&log, cursor.as_ref(), PAGE_EVENTS_MAX, Duration::ZERO).await;
-        let page = page.map_err(|error| server.explain(error))?;
+        let page = relay.page(&log, cursor.as_ref(), PAGE_EVENTS_MAX, Duration::ZERO).await;
+        let page = page.map_err(|error| explain_relay(relay, error))?;
         if page.gap.is_some() && cursor.is_some() {
             // What was read before may rest on events that are lost.
             view = SessionView::default();

@@ -1,18 +1,25 @@
 //! How a command finds the running server, and what it asks of it.
 
-use std::path::{Path, PathBuf};
+mod tokens;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use clap::Args;
-use protocol::{AgentId, Command, CommandId, CommandResult, ErrorBody, LogId, TownId};
+use protocol::{AgentId, Command, CommandId, CommandResult, ErrorBody, ErrorCode, LogId, TownId};
 use relay::{
     ApiError, RelayApi as _,
     client::{Client, Credentials, Token, Verb},
 };
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
-use super::exit::{Exit, Refusal};
+use self::tokens::RelayTokens;
+use super::exit::{Exit, Refusal, exit_of};
 
 /// Where a server listens if nobody says otherwise.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:4280";
@@ -66,11 +73,12 @@ impl DataDirArgs {
     }
 }
 
-/// A server that runs.
+/// A server that runs: its worker, and the relay that the worker names, be it the same process or another one.
 #[derive(Debug)]
 pub(super) struct Server {
-    pub(super) relay: Client,
+    worker: Client,
     pub(super) town: TownId,
+    relay: OnceCell<Client>,
 }
 
 impl Server {
@@ -84,7 +92,23 @@ impl Server {
             }
         };
         let credentials = token(args, &data_dir)?.map_or_else(Credentials::none, Credentials::bearer);
-        Ok(Self { relay: Client::new(&url, credentials)?, town: args.town.clone() })
+        let worker = Client::new(&url, credentials)?;
+        Ok(Self { worker, town: args.town.clone(), relay: OnceCell::new() })
+    }
+
+    /// The town's relay, where its logs are.
+    pub(super) async fn relay(&self) -> anyhow::Result<&Client> {
+        let find = async || {
+            let tokens = RelayTokens::new(self.worker.clone(), self.town.clone());
+            let url = tokens.renew().await?.unwrap_or_else(|| self.worker.base_url().to_owned());
+            let tokens = Arc::new(tokens);
+            let source = move || {
+                let tokens = tokens.clone();
+                async move { tokens.token().await }
+            };
+            Ok(Client::new(&url, Credentials::renewed(source))?)
+        };
+        self.relay.get_or_try_init(find).await
     }
 
     /// Steers an agent; what it refuses is an error.
@@ -94,11 +118,16 @@ impl Server {
             .to_string()
             .parse()
             .context("a command id is made of hex digits")?;
-        let result = self.relay.command(agent, id, command).await.map_err(|error| self.explain(error))?;
-        match result.error {
-            Some(detail) if !result.ok => Err(Refusal::because(Exit::of(detail.code), detail.message)),
-            None if !result.ok => Err(Refusal::because(Exit::Conflict, format!("{agent} did not take it"))),
-            _ => Ok(result),
+        let relay = self.relay().await?;
+        match relay.command(agent, id, command).await {
+            Ok(CommandResult { ok: false, error: Some(detail), .. }) => {
+                Err(Refusal::because(Exit::of(detail.code), detail.message))
+            }
+            Ok(CommandResult { ok: false, error: None, .. }) => {
+                Err(Refusal::because(Exit::Conflict, format!("{agent} did not take it")))
+            }
+            Ok(result) => Ok(result),
+            Err(error) => Err(explain_relay(relay, error)),
         }
     }
 
@@ -110,25 +139,49 @@ impl Server {
 
     /// Asks the worker's HTTP API about this town; gives the `data` of its answer.
     pub(super) async fn api(&self, verb: Verb, route: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-        let route = format!("api/towns/{}/{route}", self.town);
-        let body = body.map(|body| body.to_string().into());
-        let (status, body) =
-            self.relay.call(verb, &route, body).await.map_err(|error| self.explain(error))?;
-        read_answer(status, &body)
+        api(&self.worker, &self.town, verb, route, body).await
     }
+}
 
-    /// Says what to do when there is no server.
-    pub(super) fn explain(&self, error: ApiError) -> anyhow::Error {
-        let away = error.code().is_none() && is_connect_failure(&error);
-        let error = anyhow::Error::from(error);
-        if away {
-            let url = self.relay.base_url();
-            return error.context(format!(
-                "no server answers at {url}: start one with `gastown up`, or name one with --url"
-            ));
-        }
-        error
+/// See [`Server::api`].
+async fn api(
+    worker: &Client,
+    town: &TownId,
+    verb: Verb,
+    route: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<Value> {
+    let body = body.map(|body| body.to_string().into());
+    let answered = worker.call(verb, &format!("api/towns/{town}/{route}"), body).await;
+    let (status, body) = answered.map_err(|error| explain(worker, error))?;
+    read_answer(status, &body)
+}
+
+/// Says what to do when there is no server.
+fn explain(worker: &Client, error: ApiError) -> anyhow::Error {
+    let url = worker.base_url();
+    with_hint(
+        error,
+        format!("no server answers at {url}: start one with `gastown up`, or name one with --url"),
+    )
+}
+
+/// Says what to do when the relay is not there, or takes the worker's tokens for a stranger's.
+pub(super) fn explain_relay(relay: &Client, error: ApiError) -> anyhow::Error {
+    let url = relay.base_url();
+    if error.code() == Some(ErrorCode::Unauthenticated) {
+        let hint = format!(
+            "the relay at {url} does not know the worker's tokens: start both with the same --signing-key"
+        );
+        return anyhow::Error::from(error).context(hint);
     }
+    with_hint(error, format!("no relay answers at {url}, where the worker says it is: start it"))
+}
+
+fn with_hint(error: ApiError, hint: String) -> anyhow::Error {
+    let away = error.code().is_none() && is_connect_failure(&error);
+    let error = anyhow::Error::from(error);
+    if away { error.context(hint) } else { error }
 }
 
 /// The id of an agent: its name in lower case.
@@ -263,7 +316,7 @@ mod tests {
             data_dir: DataDirArgs { data_dir: Some(dir.path().to_owned()) },
             town: "main".parse().unwrap(),
         };
-        assert_eq!(Server::find(&args).unwrap().relay.base_url(), "http://127.0.0.1:5555/");
+        assert_eq!(Server::find(&args).unwrap().worker.base_url(), "http://127.0.0.1:5555/");
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ use super::{
     paint::{Paint, Tone},
     print,
     progress::say,
-    server::{Server, ServerArgs, agent_id, log_of},
+    server::{Server, ServerArgs, agent_id, explain_relay, log_of},
     signals::Signals,
 };
 
@@ -64,7 +64,7 @@ impl Watch {
     pub(super) async fn run(self) -> anyhow::Result<Exit> {
         let server = Server::find(&self.server)?;
         self.find_agent(&server).await?;
-        let follow = server.relay.follow_when_there(log_of(&self.agent), self.after.clone());
+        let follow = server.relay().await?.follow_when_there(log_of(&self.agent), self.after.clone());
         let mut connection = Reconnects::new(follow.connection());
         let mut deliveries = follow.ready_chunks(AT_ONCE);
         let mut screen = Screen::new(&self);
@@ -103,12 +103,13 @@ impl Watch {
 
     /// A follower waits for a server and for a log that is not there yet. Whoever types a name wants to know at once.
     async fn find_agent(&self, server: &Server) -> anyhow::Result<()> {
-        match server.relay.page(&log_of(&self.agent), None, 1, std::time::Duration::ZERO).await {
+        let relay = server.relay().await?;
+        match relay.page(&log_of(&self.agent), None, 1, std::time::Duration::ZERO).await {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.code(), Some(ErrorCode::UnknownLog | ErrorCode::NotFound)) => {
                 server.api(Verb::Get, &format!("agents/{}", self.agent), None).await.map(drop)
             }
-            Err(error) => Err(server.explain(error)),
+            Err(error) => Err(explain_relay(relay, error)),
         }
     }
 }

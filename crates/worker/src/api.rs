@@ -8,6 +8,8 @@ mod agents;
 mod answer;
 mod body;
 mod login;
+mod relay;
+mod shares;
 mod steer;
 mod stream;
 
@@ -15,7 +17,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::from_fn_with_state,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 
 pub use access::{Access, ROUTES, Route};
@@ -40,6 +42,9 @@ pub(crate) fn router(worker: Worker) -> Router {
         .route("/api/towns/{town}/agents/{agent}/permission", post(steer::permission))
         .route("/api/towns/{town}/agents/{agent}/question", post(steer::question))
         .route("/api/towns/{town}/agents/{agent}/stream-ticket", post(stream::ticket))
+        .route("/api/towns/{town}/agents/{agent}/shares", get(shares::list).post(shares::issue))
+        .route("/api/towns/{town}/agents/{agent}/shares/{share}", delete(shares::revoke))
+        .route("/api/towns/{town}/relay", get(relay::show))
         .route("/login", get(login::page).post(login::log_in))
         .route("/logout", post(login::log_out))
         .route_layer(from_fn_with_state(worker.clone(), access::layer))

@@ -22,6 +22,8 @@ use crate::{
 
 /// How long the relay may take to remove a log before the town goes on without.
 const FORGET_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the relay may take to begin a log before the town goes on without.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a wrapper may take to answer that it stops.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Wait before a report that the journal did not take is sent again.
@@ -92,8 +94,9 @@ impl Fleet {
     pub(crate) async fn perform(&mut self, effect: Effect, town: &Town) {
         match effect {
             Effect::Announce { agent } => {
+                // Waited for, so that whoever registered it can watch it at once.
                 if let Some(agent) = town.agent(&agent) {
-                    self.tasks.spawn(announce(self.outside.clone(), agent.clone()));
+                    self.outside.announce(agent).await;
                 }
             }
             Effect::Launch { agent, generation } => {
@@ -140,16 +143,6 @@ impl Fleet {
             self.tasks.spawn(async move { outside.ask_to_stop(&agent, drain).await });
         }
     }
-}
-
-/// Says in the agent's own log that it is there, so that it can be watched before it starts.
-async fn announce(outside: Arc<Outside>, agent: Agent) {
-    let data = protocol::agent::Registered {
-        name: agent.name.clone(),
-        role: agent.role.as_str().to_owned(),
-        runtime: agent.runtime.kind.as_str().to_owned(),
-    };
-    outside.append(&agent.id, "agent.registered", &data).await;
 }
 
 /// The task of a wrapper that is launched.
@@ -276,6 +269,19 @@ impl Outside {
     async fn ask_to_stop(&self, agent: &AgentId, drain: bool) -> bool {
         let id = crate::worker::fresh_command_id();
         self.relay.command(agent, id, AgentCommand::Stop { drain }).await.is_ok_and(|result| result.ok)
+    }
+
+    /// Says in the agent's own log that it is there, so that it can be watched before it starts.
+    async fn announce(&self, agent: &Agent) {
+        let data = protocol::agent::Registered {
+            name: agent.name.clone(),
+            role: agent.role.as_str().to_owned(),
+            runtime: agent.runtime.kind.as_str().to_owned(),
+        };
+        let said = self.append(&agent.id, "agent.registered", &data);
+        if tokio::time::timeout(ANNOUNCE_TIMEOUT, said).await.is_err() {
+            tracing::warn!(agent = %agent.id, "the relay does not answer: its log is not there yet");
+        }
     }
 
     /// Says something in an agent's log that its wrapper cannot say.

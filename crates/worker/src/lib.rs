@@ -39,6 +39,7 @@ mod fleet;
 mod journal;
 mod launcher;
 pub mod limits;
+mod publish;
 mod run;
 mod worker;
 
@@ -49,4 +50,4 @@ pub use engine::AskError;
 pub use journal::JournalError;
 pub use launcher::{Adoption, LaunchError, LaunchSpec, Launcher, LocalLauncher, WrapperProcess};
 pub use run::{Running, StartError, run, start};
-pub use worker::Worker;
+pub use worker::{Shared, Worker};

@@ -40,3 +40,8 @@ pub const RECONNECT_GRACE: Duration = Duration::from_secs(50);
 pub const WRAPPER_TOKEN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Life of the token that a worker shows to a relay in another process. It is issued anew with every start.
 pub const SERVICE_TOKEN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Life of the token that the worker gives a client for the relay: far longer than a client keeps it, and short enough
+/// that one that leaks is of little use.
+pub const CLIENT_TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
+/// Life of a share link, if nobody says how long.
+pub const SHARE_LIFE: Duration = Duration::from_secs(24 * 3600);

@@ -13,7 +13,7 @@ use std::{
 use axum::Router;
 use relay::{
     RelayApi,
-    auth::{Claims, JwtAuthority, KeyError, Keys, Secret, ServiceClaims, TicketBook},
+    auth::{Claims, JwtAuthority, KeyError, Keys, Secret, ServiceClaims, ShareBook, TicketBook},
     client::{Client, ClientError, Credentials, Token},
     server::{Relay, RelayConfig, ServeLimits, serve},
 };
@@ -29,6 +29,7 @@ use crate::{
     fleet::{Fleet, Outside},
     journal::Journal,
     limits::SERVICE_TOKEN_LIFE,
+    publish::publish,
     worker::Inner,
 };
 
@@ -60,13 +61,15 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
     let store = open_store(&config).await?;
     let sessions = Arc::new(Sessions::open(config.data_dir.join("sessions")).map_err(StartError::Sessions)?);
     let tickets = Arc::new(TicketBook::new(config.clock.now()));
-    let signed = JwtAuthority::new(keys.clone(), tickets.clone());
+    let shares = Arc::new(ShareBook::default());
+    shares.attend(&config.town);
+    let signed = JwtAuthority::new(keys.clone(), tickets.clone()).with_shares(shares.clone());
     let operator = Digest::of(token.expose());
     let authority = Arc::new(WorkerAuthority::new(config.town.clone(), operator, sessions.clone(), signed));
     let names = Names::new(address, &config.allowed_hosts, config.public_url.as_deref());
     let place = Relaying::open(&config, address, &store, &authority, &keys, &names)?;
 
-    let journal = Journal::open(store, config.town.clone()).await?;
+    let journal = Journal::open(store.clone(), config.town.clone()).await?;
     let (engine, handle) = Engine::new(journal, config.clock.clone());
     let fleet = Fleet::new(Outside {
         town: config.town.clone(),
@@ -90,11 +93,13 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
         authority,
         keys,
         tickets,
+        shares: shares.clone(),
         sessions,
         login_links: LoginLinks::default(),
         login_limiter: LoginLimiter::default(),
         clock: config.clock.clone(),
         stream_url: stream_url(if place.embedded.is_some() { &url } else { &place.url }),
+        relay_url: place.embedded.is_none().then(|| place.url.clone()),
         url,
         tasks: TaskTracker::new(),
     });
@@ -102,9 +107,25 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
     let router = mount::router(worker.clone(), routes, names);
     let stop_engine = CancellationToken::new();
     let engine = tokio::spawn(engine.run(fleet, stop_engine.clone()));
+    let readers = Readers::default();
+    let (followed, end) = (store.clone(), readers.end.clone());
+    readers.tasks.spawn(async move { shares.follow(followed, end).await });
+    if let Some(relay) = place.remote {
+        readers.tasks.spawn(publish(store, config.town.clone(), relay, readers.end.clone()));
+    }
     let limits = config.serve;
     let new_token = token_is_new.then_some(token);
-    Ok(Running { worker, new_token, listener, router, limits, relay: place.embedded, engine, stop_engine })
+    Ok(Running {
+        worker,
+        new_token,
+        listener,
+        router,
+        limits,
+        relay: place.embedded,
+        engine,
+        stop_engine,
+        readers,
+    })
 }
 
 /// A worker that was started. It must be driven with [`Running::run_until`].
@@ -117,6 +138,14 @@ pub struct Running {
     relay: Option<Relay>,
     engine: JoinHandle<()>,
     stop_engine: CancellationToken,
+    readers: Readers,
+}
+
+/// What follows the journal beside the engine.
+#[derive(Default)]
+struct Readers {
+    tasks: TaskTracker,
+    end: CancellationToken,
 }
 
 impl Running {
@@ -160,6 +189,9 @@ impl Running {
             Some(end) => end,
             None => serving.await,
         };
+        self.readers.end.cancel();
+        self.readers.tasks.close();
+        self.readers.tasks.wait().await;
         self.worker.tasks().close();
         // What is left has no viewer any more, and holds nothing that is not in a log.
         let _ = tokio::time::timeout(TASKS_GRACE, self.worker.tasks().wait()).await;
@@ -217,6 +249,7 @@ struct Relaying {
     /// Base URL for wrappers, without a slash at its end.
     url: String,
     embedded: Option<Relay>,
+    remote: Option<Client>,
 }
 
 impl Relaying {
@@ -234,7 +267,7 @@ impl Relaying {
                     names.hosts().iter().fold(RelayConfig::default(), |config, host| config.with_host(host));
                 let relay = Relay::new(store.clone(), authority.clone(), relay_config);
                 let url = format!("http://{}", reachable(address));
-                Ok(Self { api: Arc::new(relay.clone()), url, embedded: Some(relay) })
+                Ok(Self { api: Arc::new(relay.clone()), url, embedded: Some(relay), remote: None })
             }
             Mode::Remote { relay, .. } => {
                 let token = keys.sign(&Claims::Service(ServiceClaims {
@@ -244,9 +277,10 @@ impl Relaying {
                 }));
                 let client = Client::new(relay, Credentials::bearer(Token::new(token.expose())))?;
                 Ok(Self {
-                    api: Arc::new(client),
+                    api: Arc::new(client.clone()),
                     url: relay.trim_end_matches('/').to_owned(),
                     embedded: None,
+                    remote: Some(client),
                 })
             }
         }

@@ -6,16 +6,20 @@ use http::{HeaderMap, Uri, header};
 use protocol::{AgentId, Command, CommandId, CommandResult, LogId, Timestamp, TownId};
 use relay::{
     ApiError, RelayApi,
-    auth::{AuthError, Authority as _, Capability, Credentials, Grant, Keys, Secret, TicketBook},
+    auth::{
+        AuthError, Authority as _, Capability, Claims, ClientClaims, Credentials, Grant, Keys, LogScope,
+        Secret, ShareBook, ShareClaims, TicketBook,
+    },
 };
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use town::{Request, Town};
+use town::{Request, Share, Town};
 
 use crate::{
     AskError, Clock, WorkerAuthority,
     auth::{LoginLimiter, LoginLinks, Sessions},
     engine::EngineHandle,
+    limits::CLIENT_TOKEN_LIFE,
 };
 
 /// A worker that runs: what the dashboard, the API and a program that embeds it go through. Cheap to clone; all clones
@@ -30,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) authority: Arc<WorkerAuthority>,
     pub(crate) keys: Keys,
     pub(crate) tickets: Arc<TicketBook>,
+    pub(crate) shares: Arc<ShareBook>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) login_links: LoginLinks,
     pub(crate) login_limiter: LoginLimiter,
@@ -38,7 +43,19 @@ pub(crate) struct Inner {
     pub(crate) url: String,
     /// Base URL of streams (`ws://…`), without a slash at its end.
     pub(crate) stream_url: String,
+    /// Base URL of the relay, if that is another process.
+    pub(crate) relay_url: Option<String>,
     pub(crate) tasks: TaskTracker,
+}
+
+/// What a share link shows.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Shared {
+    /// The agent.
+    pub agent: AgentId,
+    /// It reads that agent's log, and nothing else; [`Grant::lease`] ends when the link is revoked or has expired.
+    pub grant: Grant,
 }
 
 impl Worker {
@@ -106,6 +123,22 @@ impl Worker {
         self.0.authority.authenticate(&credentials, self.now())
     }
 
+    /// What the token of a share link is good for by now.
+    ///
+    /// # Errors
+    /// When it is none of this town, was revoked, or has expired.
+    pub fn shared(&self, token: &str) -> Result<Shared, AuthError> {
+        let credentials = Credentials { ticket: Some(token), ..Credentials::default() };
+        // Not every token that may stand in a query: a ticket would be used up.
+        if !matches!(self.0.keys.verify(token)?, Claims::Share(_)) {
+            return Err(AuthError::Invalid);
+        }
+        let grant = self.0.authority.authenticate(&credentials, self.now())?;
+        let LogScope::Only(logs) = &grant.logs else { return Err(AuthError::Invalid) };
+        let agent = logs.iter().find_map(LogId::agent).cloned().ok_or(AuthError::Invalid)?;
+        Ok(Shared { agent, grant })
+    }
+
     /// A link that logs one browser in, once, within an hour.
     #[must_use]
     pub fn one_use_login_url(&self) -> String {
@@ -117,6 +150,10 @@ impl Worker {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.0.clock.now()
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
     }
 
     /// Where tasks of this worker are spawned, so that somebody waits for them.
@@ -137,6 +174,35 @@ impl Worker {
         now: Timestamp,
     ) -> Result<Secret, AuthError> {
         self.0.tickets.issue(&self.0.keys, issuer, logs, capabilities, origin, now)
+    }
+
+    /// The base URL of the relay, if that is another process than this one.
+    pub(crate) fn relay_url(&self) -> Option<&str> {
+        self.0.relay_url.as_deref()
+    }
+
+    /// A token for the town's relay with which `holder` can do there what it can do here, and when it ends.
+    pub(crate) fn client_token(&self, holder: &Grant) -> (Secret, Timestamp) {
+        let expires = self.now().after(CLIENT_TOKEN_LIFE);
+        let claims = ClientClaims {
+            town: self.0.town.clone(),
+            subject: holder.subject.clone(),
+            capabilities: holder.capabilities.clone(),
+            expires,
+        };
+        (self.0.keys.sign(&Claims::Client(claims)), expires)
+    }
+
+    /// The address of a share link. Whoever asks gets it once the link is good.
+    pub(crate) async fn share_url(&self, share: &Share) -> String {
+        self.0.shares.known(&self.0.town, &share.share).await;
+        let claims = ShareClaims {
+            jti: share.share.clone(),
+            town: self.0.town.clone(),
+            log: LogId::Agent(share.agent.clone()),
+            expires: share.expires,
+        };
+        format!("{}/shared/{}", self.0.url, self.0.keys.sign(&Claims::Share(claims)).expose())
     }
 
     pub(crate) fn is_operator(&self, token: &str) -> bool {

@@ -52,6 +52,16 @@ pub struct Producer {
     pub generation: u64,
 }
 
+/// What is committed of a producer's events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Acked {
+    /// The last number; 0 if none.
+    pub acked: u64,
+    /// The newest position of the log.
+    pub head: Seq,
+}
+
 /// Part of a log, read at once (§4).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventPage {
@@ -191,8 +201,7 @@ impl Client {
     }
 
     /// Appends events that a producer numbers (§6 rules 1 to 4), without a link: `first` (from 1) is the number of the
-    /// first of them. Sending them again is harmless. Returns the producer's last number that is committed; no events
-    /// ask for just that.
+    /// first of them. Sending them again is harmless. No events ask for what is committed.
     ///
     /// # Errors
     /// When the relay refused (a hole in the numbers, another producer) or could not be asked.
@@ -202,7 +211,7 @@ impl Client {
         producer: &Producer,
         first: u64,
         events: Vec<NewEvent>,
-    ) -> Result<u64, ApiError> {
+    ) -> Result<Acked, ApiError> {
         #[derive(Serialize)]
         struct Body<'a> {
             producer: &'a ProducerId,
@@ -210,14 +219,10 @@ impl Client {
             first: u64,
             events: Vec<NewEvent>,
         }
-        #[derive(Deserialize)]
-        struct Answer {
-            acked: u64,
-        }
         let Producer { id, generation } = producer;
         let body = Body { producer: id, generation: *generation, first, events };
         let request = self.request(Method::POST, &format!("{}/events", path(log))).await?;
-        read::<Answer>(request.json(&body), "append events").await.map(|answer| answer.acked)
+        read(request.json(&body), "append events").await
     }
 
     async fn request(&self, method: Method, route: &str) -> Result<RequestBuilder, ApiError> {

@@ -34,7 +34,7 @@ mod session;
 pub use credentials::{Credentials, TicketError, TicketSource, Token, TokenSource};
 pub use error::{ClientError, FollowError};
 pub use follow::Follow;
-pub use http::{Client, EventPage, PageGap, Producer, Verb};
+pub use http::{Acked, Client, EventPage, PageGap, Producer, Verb};
 pub use session::Connection;
 
 #[cfg(all(test, feature = "server"))]

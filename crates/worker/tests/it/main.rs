@@ -9,6 +9,7 @@ mod launching;
 mod login;
 mod remote;
 mod restart;
+mod shares;
 mod steering;
 mod streams;
 mod support;

@@ -1,16 +1,20 @@
 //! A worker whose relay is another process: they share the signing key and nothing else.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use gastown_worker::Mode;
+use futures_util::StreamExt as _;
+use gastown_worker::{Mode, limits::CLIENT_TOKEN_LIFE};
+use protocol::{ErrorCode, LogId, Seq, Timestamp};
 use relay::{
-    auth::{JwtAuthority, Keys, TicketBook},
+    auth::{JwtAuthority, Keys, ShareBook, TicketBook},
+    client::{Client, Credentials, Token},
     server::{Relay, RelayConfig, ServeLimits, serve},
 };
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use store::{MemoryStore, RetentionPolicy};
+use store::{EventStore, MemoryStore, ReadLimit, Record, RetentionPolicy};
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_tungstenite::{connect_async, tungstenite::Message};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -61,8 +65,87 @@ async fn a_relay_that_is_away_is_said_to_be_and_the_town_goes_on() {
     town.stop().await;
 }
 
+#[tokio::test]
+async fn a_client_is_sent_to_the_relay_with_a_token_for_what_it_may_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let relay = RemoteRelay::start(&folder.path().join("signing-key")).await;
+    let mode = Mode::remote(relay.url(), Some(folder.path().join("signing-key")));
+    let town = TestWorker::start_with(|config| config.with_mode(mode)).await;
+    town.register("toast", false).await;
+    let there = town.get("/api/towns/main/relay").await;
+    assert_eq!(there.data()["url"], relay.url());
+    let expires: Timestamp = serde_json::from_value(there.data()["expires"].clone()).unwrap();
+    assert!(expires.since(town.worker.now()) <= CLIENT_TOKEN_LIFE);
+    let token = there.data()["token"].as_str().unwrap();
+    let client = Client::new(&relay.url(), Credentials::bearer(Token::new(token))).unwrap();
+    // The agent's log is there as soon as its registration was answered.
+    let page = client.page(&log("agent/toast"), None, 10, Duration::ZERO).await.unwrap();
+    assert_eq!(&*page.events[0].kind, "agent.registered");
+    let other = client.page(&log("town/other"), None, 10, Duration::ZERO).await.unwrap_err();
+    assert_eq!(other.code(), Some(ErrorCode::Forbidden));
+    town.stop().await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn the_relay_has_a_copy_of_the_journal_and_another_journal_takes_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("signing-key");
+    let relay = RemoteRelay::start(&key).await;
+    let start =
+        || TestWorker::start_with(|config| config.with_mode(Mode::remote(relay.url(), Some(key.clone()))));
+    for name in ["toast", "nux"] {
+        let town = start().await;
+        town.register(name, false).await;
+        let copied = in_time("the copy", relay.journal_with(name)).await;
+        let own = town.store.read(&log("town/main"), Seq::ZERO, ReadLimit::default()).await.unwrap();
+        let envelopes = |records: &[Record]| records.iter().map(|r| r.envelope.clone()).collect::<Vec<_>>();
+        assert_eq!(envelopes(&copied), envelopes(&own.records), "the journal of the worker with {name}");
+        town.stop().await;
+    }
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn p17_a_relay_elsewhere_knows_which_share_links_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("signing-key");
+    let relay = RemoteRelay::start(&key).await;
+    let mode = Mode::remote(relay.url(), Some(key));
+    let town = TestWorker::start_with(|config| config.with_mode(mode)).await;
+    town.register("toast", false).await;
+    let share = town.post("/api/towns/main/agents/toast/shares", &json!({})).await;
+    let (id, url) = (share.data()["id"].as_str().unwrap(), share.data()["url"].as_str().unwrap());
+    let token = url.rsplit('/').next().unwrap();
+    in_time("the relay knows the link", relay.shares.known(&"main".parse().unwrap(), id)).await;
+    let stream = format!("ws://{}/v1/agents/toast/stream?ticket={token}", relay.address);
+    let (mut socket, _) = connect_async(stream).await.unwrap();
+    assert_eq!(
+        town.delete(&format!("/api/towns/main/agents/toast/shares/{id}")).await.status,
+        StatusCode::OK
+    );
+    let closed = in_time("the stream is closed", async {
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Close(Some(close)))) => return u16::from(close.code),
+                Some(Ok(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    assert_eq!(closed.await, 4401);
+    town.stop().await;
+    relay.stop().await;
+}
+
+fn log(name: &str) -> LogId {
+    name.parse().unwrap()
+}
+
 struct RemoteRelay {
     address: SocketAddr,
+    store: Arc<dyn EventStore>,
+    shares: Arc<ShareBook>,
     relay: Relay,
     stop: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
@@ -71,15 +154,33 @@ struct RemoteRelay {
 impl RemoteRelay {
     async fn start(key: &Path) -> Self {
         let tickets = Arc::new(TicketBook::new(protocol::Timestamp::default()));
-        let authority = JwtAuthority::new(Keys::load_or_create(key).unwrap(), tickets);
-        let store = Arc::new(MemoryStore::new(RetentionPolicy::default()));
-        let relay = Relay::new(store, Arc::new(authority), RelayConfig::default());
+        let shares = Arc::new(ShareBook::default());
+        let authority =
+            JwtAuthority::new(Keys::load_or_create(key).unwrap(), tickets).with_shares(shares.clone());
+        let store: Arc<dyn EventStore> = Arc::new(MemoryStore::new(RetentionPolicy::default()));
+        let relay = Relay::new(store.clone(), Arc::new(authority), RelayConfig::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
-        let task = tokio::spawn(serve(listener, relay.router(), ServeLimits::default(), stopped));
-        Self { address, relay, stop, task }
+        let serve = serve(listener, relay.router(), ServeLimits::default(), stopped);
+        let (book, followed, end) = (shares.clone(), store.clone(), stop.clone());
+        let task = tokio::spawn(async move { tokio::join!(serve, book.follow(followed, end)).0 });
+        Self { address, store, shares, relay, stop, task }
+    }
+
+    /// Its copy of the journal, once that tells of this agent.
+    async fn journal_with(&self, agent: &str) -> Vec<Record> {
+        let mut tail = self.store.tail(&log("town/main"));
+        loop {
+            let page = self.store.read(&log("town/main"), Seq::ZERO, ReadLimit::default()).await;
+            let records = page.map(|page| page.records).unwrap_or_default();
+            let wanted = format!("\"agent\":\"{agent}\"");
+            if records.iter().any(|record| str::from_utf8(&record.envelope).unwrap().contains(&wanted)) {
+                return records;
+            }
+            tail.changed().await.unwrap();
+        }
     }
 
     fn url(&self) -> String {
