@@ -13,6 +13,7 @@ pub mod compacting;
 pub mod durable;
 pub mod producing;
 pub mod reading;
+pub mod searching;
 pub mod tailing;
 
 use std::{sync::Arc, time::Duration};
@@ -87,6 +88,22 @@ macro_rules! conformance_tests {
         async fn $behaviour() {
             $crate::conformance::$module::$behaviour(&mut $fixture).await;
         })*
+    };
+}
+
+/// Writes a test per behaviour of backends that offer [`TextSearch`](crate::TextSearch).
+#[macro_export]
+macro_rules! search_conformance_tests {
+    ($fixture:expr) => {
+        $crate::conformance_tests! { @each $fixture;
+            searching::the_newest_commit_is_found_first_over_all_logs
+            searching::a_hit_says_where_it_is_and_shows_why
+            searching::what_is_replaced_is_not_found_from_its_commit_on
+            searching::what_is_removed_is_not_found
+            searching::what_is_pruned_is_not_found
+            searching::answers_follow_each_other_without_holes_or_repetitions
+            searching::filters_let_through_what_they_name
+        }
     };
 }
 

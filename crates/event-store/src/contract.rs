@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use protocol::{Epoch, Event, Key, LogId, NewEvent, ProducerId, Seq, Timestamp, limits};
 
-use crate::Tail;
+use crate::{Tail, TextSearch};
 
 /// Event logs, addressed by [`LogId`].
 ///
@@ -78,6 +78,11 @@ pub trait EventStore: Send + Sync + fmt::Debug + 'static {
 
     /// Prunes every event of logs whose newest event is older than their [`Retention::idle`] at `now`; says how many.
     async fn prune_idle(&self, now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Finds texts in all logs, where the backend can.
+    fn text_search(&self) -> Option<&dyn TextSearch> {
+        None
+    }
 }
 
 /// Events to append.

@@ -50,6 +50,7 @@ mod contract;
 mod epochs;
 mod memory;
 mod rules;
+mod search;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod tail;
@@ -59,6 +60,7 @@ pub use contract::{
     ReadError, ReadLimit, Record, Retention, RetentionPolicy, Snapshot, StoreError,
 };
 pub use memory::MemoryStore;
+pub use search::{SearchError, TextSearch};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Durability, OpenError, SqliteOptions, SqliteStore};
 pub use tail::{Head, HeadFeed, Tail};

@@ -1,5 +1,7 @@
 //! The backend that keeps everything in memory: for tests, demos and simulations.
 
+mod search;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -8,11 +10,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use protocol::{LogId, Seq, Timestamp};
+use protocol::{LogId, Seq, Timestamp, search::Position};
 
 use crate::{
     Append, AppendError, Appended, Bounds, EventStore, Head, HeadFeed, LogSummary, Page, ProducerState,
-    ReadError, ReadLimit, Record, RetentionPolicy, Snapshot, StoreError, Tail, epochs::Epochs,
+    ReadError, ReadLimit, Record, RetentionPolicy, Snapshot, StoreError, Tail, TextSearch, epochs::Epochs,
     rules::LogState,
 };
 
@@ -24,6 +26,8 @@ pub struct MemoryStore {
 
 struct Logs {
     epochs: Epochs,
+    /// Events written so far, to all logs.
+    written: u64,
     /// Keyed by name, so that listing is in order. A log that is only followed has no `kept`.
     by_name: BTreeMap<LogId, Log>,
 }
@@ -35,8 +39,8 @@ struct Log {
 
 struct Kept {
     state: LogState,
-    /// Keyed by position: what reads return.
-    records: BTreeMap<Seq, Record>,
+    /// Keyed by position: what reads return, and its place among the events of all logs.
+    records: BTreeMap<Seq, (Position, Record)>,
     snapshot: Option<Snapshot>,
 }
 
@@ -54,7 +58,7 @@ impl MemoryStore {
     }
 
     fn with_epochs(policy: RetentionPolicy, epochs: Epochs) -> Self {
-        Self { policy, logs: Mutex::new(Logs { epochs, by_name: BTreeMap::new() }) }
+        Self { policy, logs: Mutex::new(Logs { epochs, written: 0, by_name: BTreeMap::new() }) }
     }
 
     /// Nothing panics while the lock is held, so a poisoned one still guards whole logs.
@@ -82,11 +86,11 @@ impl EventStore for MemoryStore {
     async fn append(&self, log: &LogId, batch: Append) -> Result<Appended, AppendError> {
         let retention = self.policy.of(log);
         let mut logs = self.lock();
-        let Logs { epochs, by_name } = &mut *logs;
+        let Logs { epochs, written, by_name } = &mut *logs;
         if by_name.get(log).is_none_or(|log| log.kept.is_none()) {
             // A refused batch makes no log.
             let mut kept = Kept::new(LogState::new(epochs.next(), retention));
-            let appended = kept.append(log, batch)?;
+            let appended = kept.append(log, batch, written)?;
             let entry = by_name.entry(log.clone()).or_insert_with(Log::unknown);
             entry.kept = Some(kept);
             entry.publish(&appended);
@@ -94,7 +98,7 @@ impl EventStore for MemoryStore {
         }
         let entry = by_name.get_mut(log).expect("it was there under the same lock");
         let kept = entry.kept.as_mut().expect("it was kept under the same lock");
-        let appended = kept.append(log, batch)?;
+        let appended = kept.append(log, batch, written)?;
         entry.publish(&appended);
         Ok(appended)
     }
@@ -102,7 +106,7 @@ impl EventStore for MemoryStore {
     async fn read(&self, log: &LogId, after: Seq, limit: ReadLimit) -> Result<Page, ReadError> {
         self.with_log(log, |kept| {
             let mut rest =
-                kept.records.range((Bound::Excluded(after), Bound::Unbounded)).map(|(_, record)| record);
+                kept.records.range((Bound::Excluded(after), Bound::Unbounded)).map(|(_, (_, record))| record);
             Page::collect(kept.state.bounds(), limit, &mut rest)
         })
     }
@@ -159,6 +163,10 @@ impl EventStore for MemoryStore {
         }
         Ok(pruned)
     }
+
+    fn text_search(&self) -> Option<&dyn TextSearch> {
+        Some(self)
+    }
 }
 
 /// Names that nobody keeps or follows do not add up.
@@ -182,12 +190,15 @@ impl Kept {
         Self { state, records: BTreeMap::new(), snapshot: None }
     }
 
-    fn append(&mut self, log: &LogId, batch: Append) -> Result<Appended, AppendError> {
+    fn append(&mut self, log: &LogId, batch: Append, written: &mut u64) -> Result<Appended, AppendError> {
         let change = self.state.append(log, batch)?;
         for seq in &change.obsolete {
             self.records.remove(seq);
         }
-        self.records.extend(change.stored.into_iter().map(|s| (s.record.seq, s.record)));
+        for stored in change.stored {
+            *written += 1;
+            self.records.insert(stored.record.seq, (Position::new(*written), stored.record));
+        }
         while let Some(oldest) = self.records.first_entry()
             && *oldest.key() <= change.floor
         {

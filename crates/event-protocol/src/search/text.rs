@@ -37,6 +37,9 @@ impl Text {
     /// | `agent.done` | `done` |
     #[must_use]
     pub fn of(kind: &str, data: &str) -> Option<Self> {
+        if !Self::may_be_in(kind) {
+            return None;
+        }
         let mut text = match kind {
             "message.part.updated" => of_part(read::<PartUpdated>(data)?.part)?,
             "session.error" => of_error(read::<Failure>(data)?.error?.message().to_owned()),
@@ -52,6 +55,12 @@ impl Text {
         text.fields.retain(|(_, text)| !text.trim().is_empty());
         text.bound();
         (!text.fields.is_empty()).then_some(text)
+    }
+
+    /// Whether an event of this type may have a text: if not, its payload need not be read.
+    #[must_use]
+    pub fn may_be_in(kind: &str) -> bool {
+        TYPES.contains(&kind)
     }
 
     /// What it is about, in a few words.
@@ -76,6 +85,18 @@ impl Text {
         }
     }
 }
+
+/// The types whose events may have one.
+const TYPES: &[&str] = &[
+    "message.part.updated",
+    "session.error",
+    "session.created",
+    "session.updated",
+    "question.asked",
+    "permission.asked",
+    "agent.failed",
+    "agent.done",
+];
 
 #[derive(Deserialize)]
 struct PartUpdated {

@@ -1,8 +1,11 @@
 //! The conformance suite on [`MemoryStore`].
 
-use gastown_event_store::{MemoryStore, RetentionPolicy, conformance::Fixture, conformance_tests};
+use gastown_event_store::{
+    MemoryStore, RetentionPolicy, conformance::Fixture, conformance_tests, search_conformance_tests,
+};
 
 conformance_tests!(Memory);
+search_conformance_tests!(Memory);
 
 struct Memory;
 
