@@ -1,5 +1,7 @@
 //! The payloads of Gastown's own events: what its wrappers say of an agent (§3.1).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Timestamp, model::Usage};
@@ -55,6 +57,9 @@ pub struct Started {
     /// The folder it works in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
+    /// How many tokens its models take at once, by the model's id, where its server says so.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub context_limits: BTreeMap<String, u64>,
 }
 
 /// `agent.exited`: the agent ended as it was meant to.

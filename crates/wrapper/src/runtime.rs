@@ -9,7 +9,7 @@ pub mod replay;
 pub mod scripted;
 pub(crate) mod shape;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use protocol::{AgentId, Command, NewEvent, agent::Failed, frame::RuntimeInfo};
@@ -73,6 +73,8 @@ pub struct RunningAgent {
     pub session: String,
     /// The session was there before.
     pub resumed: bool,
+    /// How many tokens its models take at once, by the model's id; empty where the runtime does not know.
+    pub context_limits: BTreeMap<String, u64>,
     /// What happens. Made with [`mpsc::channel`]`(`[`SIGNALS`]`)`.
     pub signals: mpsc::Receiver<Signal>,
     /// How it is steered.

@@ -30,6 +30,7 @@ mod terminals;
 mod tool;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
@@ -209,6 +210,7 @@ impl Acp {
             info: RuntimeInfo { name: "acp".to_owned(), version: info },
             session,
             resumed,
+            context_limits: BTreeMap::new(),
             signals: receiver,
             control: Arc::new(Control { requests, stop, tasks }),
         }

@@ -13,6 +13,7 @@ mod follow;
 mod server_state;
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     path::PathBuf,
     sync::Arc,
@@ -50,6 +51,8 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// Between two tries of a server that listens but does not answer yet.
 const READY_RETRY: Duration = Duration::from_millis(100);
+/// Models whose windows are told on: a provider lists hundreds.
+const CONTEXT_LIMITS: usize = 256;
 
 /// Runs an agent server of one flavour.
 #[derive(Debug)]
@@ -170,6 +173,7 @@ struct Ready {
     stream: EventStream,
     session: String,
     resumed: bool,
+    context_limits: BTreeMap<String, u64>,
 }
 
 impl AgentServer {
@@ -193,7 +197,8 @@ impl AgentServer {
             let (session, resumed) = open_session(&api, resume)
                 .await
                 .map_err(|error| format!("{name} gives no session: {error}"))?;
-            Ok(Ready { api, url, login, version, stream, session, resumed })
+            let context_limits = context_limits(&api).await;
+            Ok(Ready { api, url, login, version, stream, session, resumed, context_limits })
         };
         tokio::select! {
             ready = timeout(START_DEADLINE, ready) => ready.unwrap_or_else(|_| {
@@ -204,7 +209,7 @@ impl AgentServer {
     }
 
     fn run(&self, ready: Ready, process: AgentProcess, start: &Start) -> RunningAgent {
-        let Ready { api, url, login, version, stream, session, resumed } = ready;
+        let Ready { api, url, login, version, stream, session, resumed, context_limits } = ready;
         let reach = json!({ "url": url, "username": login.username, "password": login.password });
         let record = Record::write(&start.state_dir, &process, &session, &reach);
         let (signals, receiver) = mpsc::channel(SIGNALS);
@@ -221,8 +226,19 @@ impl AgentServer {
         tasks.spawn(drive(follow, stream, last, process, record, stop.clone()));
         let info = RuntimeInfo { name: self.flavour.name().to_owned(), version };
         let control = Control { api, flavour: self.flavour, session: session.clone(), stop, tasks };
-        RunningAgent { info, session, resumed, signals: receiver, control: Arc::new(control) }
+        let control = Arc::new(control);
+        RunningAgent { info, session, resumed, context_limits, signals: receiver, control }
     }
+}
+
+/// The windows of the models that the server is set up with. The answer has the providers' keys in it as well: nothing
+/// but these numbers is taken from it. A server that does not say so is no worse for it.
+async fn context_limits(api: &Api) -> BTreeMap<String, u64> {
+    let Ok(answer) = api.get(&["config", "providers"]).await else { return BTreeMap::new() };
+    let providers = answer["providers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let models = providers.iter().filter_map(|provider| provider["models"].as_object()).flatten();
+    let limits = models.filter_map(|(id, model)| Some((id.clone(), model["limit"]["context"].as_u64()?)));
+    limits.filter(|(_, limit)| *limit > 0).take(CONTEXT_LIMITS).collect()
 }
 
 /// Follows the events until the server is gone or is to go, and sees to its end.

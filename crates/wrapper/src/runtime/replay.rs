@@ -9,7 +9,7 @@
 
 mod recording;
 
-use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use protocol::{Command, NewEvent, Prompt, Timestamp, agent::Failed, frame::RuntimeInfo};
@@ -136,6 +136,7 @@ impl AgentRuntime for Replay {
             info: RuntimeInfo { name: "replay".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
             resumed: start.resume.as_deref() == Some(session.as_str()),
             session,
+            context_limits: BTreeMap::new(),
             signals: receiver,
             control: Arc::new(Control { steps: (self.speed == Speed::Step).then_some(steps), stop, agent }),
         })

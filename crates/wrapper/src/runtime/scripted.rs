@@ -167,6 +167,7 @@ impl AgentRuntime for Scripted {
             info: RuntimeInfo { name: "scripted".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
             session,
             resumed,
+            context_limits: BTreeMap::new(),
             signals: receiver,
             control: Arc::new(Control { requests, stop, agent }),
         })

@@ -316,7 +316,7 @@ impl Life {
                 return self.supervisor.died(self.clock.now(), &failed);
             }
         };
-        let RunningAgent { info, session, resumed, signals, control } = running;
+        let RunningAgent { info, session, resumed, context_limits, signals, control } = running;
         if let Err(error) = self.setup.state.keep_session(&session) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -332,6 +332,7 @@ impl Life {
             session: Some(session.clone()),
             resumed,
             directory: Some(self.setup.directory.display().to_string()),
+            context_limits,
         };
         self.book.say("agent.started", &started).await;
         self.state = None;
