@@ -9,6 +9,7 @@
 //! | make or read an event | [`NewEvent`], [`Event`], [`classify`] |
 //! | remember where a reader is | [`Cursor`], [`Seq`], [`Epoch`] |
 //! | read or write a frame of a stream | [`frame`], [`codec::Frame`] |
+//! | read server-sent events | [`sse::Decoder`] |
 //! | show what an agent does | [`view::SessionView`], [`model`] |
 //! | steer an agent | [`Command`] |
 //! | find what was said | [`search`] |
@@ -52,6 +53,7 @@ mod id;
 pub mod limits;
 pub mod model;
 pub mod search;
+pub mod sse;
 mod time;
 pub mod view;
 

@@ -2,8 +2,9 @@
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
-use eventsource_stream::Eventsource as _;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
+use protocol::sse;
 use reqwest::{
     Client, Method, Response,
     header::{ACCEPT, CONTENT_TYPE},
@@ -19,6 +20,9 @@ const HEALTH: Duration = Duration::from_secs(5);
 
 /// Characters of a refusal that are passed on.
 const REFUSAL: usize = 500;
+
+/// Bytes of one event of the server: the output of a tool is in it, untrimmed.
+const EVENT_BYTES: usize = 64 * 1024 * 1024;
 
 /// Who logs in to the server.
 #[derive(Clone)]
@@ -126,9 +130,7 @@ impl Api {
             if !has_type(&response, "text/event-stream") {
                 return Err(ApiError::Shape { what: "a page instead of the event stream" });
             }
-            let events = response.bytes_stream().eventsource();
-            let mut events: EventStream =
-                events.map_ok(|event| event.data).map_err(|error| error.to_string()).boxed();
+            let mut events = events_of(response);
             // Nothing that happens after this first event is missing from the stream.
             match events.next().await {
                 Some(Ok(_)) => Ok(events),
@@ -181,6 +183,24 @@ impl Api {
         let request = self.http.request(method, url).query(&[("directory", &*self.directory)]);
         Ok(request.basic_auth(&self.login.username, Some(&self.login.password)))
     }
+}
+
+/// The `data` of each event in a body, until it ends or can be read no further.
+fn events_of(response: Response) -> EventStream {
+    type Reading = (BoxStream<'static, reqwest::Result<Bytes>>, Bytes, sse::Decoder);
+    let begin = (response.bytes_stream().boxed(), Bytes::new(), sse::Decoder::new(EVENT_BYTES));
+    let next = |(mut body, mut chunk, mut decoder): Reading| async move {
+        loop {
+            if let Some(event) = decoder.next(&mut chunk).map_err(|error| error.to_string())? {
+                return Ok(Some((event.data, (body, chunk, decoder))));
+            }
+            match body.try_next().await.map_err(|error| error.to_string())? {
+                Some(more) => chunk = more,
+                None => return Ok(None),
+            }
+        }
+    };
+    stream::try_unfold(begin, next).boxed()
 }
 
 fn has_type(response: &Response, wanted: &str) -> bool {
