@@ -18,7 +18,7 @@ use protocol::{
 };
 use store::{Append, AppendError, Appended, ProducerBatch};
 
-use crate::viewer::close_reason;
+use crate::{viewer::close_reason, websocket::Fault};
 
 /// When a wrapper is to send again what a store without space refused.
 const RETRY_FULL_MS: u64 = 1_000;
@@ -210,6 +210,25 @@ impl Ingest {
             Ok(frame) => self.handle_frame(frame),
             Err(error) => self.fail(error.code(), &error.to_string()),
         }
+    }
+
+    /// A binary message came: nobody sends any here.
+    pub fn handle_binary(&mut self) {
+        self.close(CloseCode(1003), "frames are text");
+    }
+
+    /// The wrapper broke the protocol below the frames.
+    pub fn handle_fault(&mut self, fault: &Fault) {
+        let code = match fault {
+            Fault::TooLarge { .. } => CloseCode::TOO_LARGE,
+            Fault::Protocol(_) | Fault::NotUtf8 => CloseCode(fault.close_code()),
+        };
+        self.close(code, &fault.to_string());
+    }
+
+    /// The wrapper has closed the link, and was answered.
+    pub fn handle_closed(&mut self) {
+        self.close(CloseCode::NORMAL, "the wrapper closed the link");
     }
 
     /// Something else of the wrapper came: a sign of life.

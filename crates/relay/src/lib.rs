@@ -56,11 +56,14 @@ mod api;
 pub mod commands;
 mod delivery;
 pub mod filter;
+pub mod history;
 pub mod ingest;
 mod segment;
 pub mod subscription;
 pub mod tail;
 pub mod viewer;
+pub mod websocket;
+pub mod wheel;
 
 #[cfg(feature = "server")]
 pub mod auth;
@@ -76,4 +79,4 @@ pub use api::{ApiError, AppendedAt, Presence, RelayApi};
 pub use delivery::Delivery;
 #[cfg(feature = "bin")]
 pub use run::{RelayArgs, RunError, run, service_token};
-pub use segment::Segment;
+pub use segment::{EncodedPage, Segment};

@@ -3,14 +3,15 @@
 //! A subscription holds a position and no events. Its driver opens it with the log's bounds, then brings it what comes
 //! after [`Subscription::position`], from the hot tail or from the store, and passes on the [`Item`]s it gets back.
 
+use std::sync::Arc;
+
 use protocol::{
     Epoch, LogId, Seq,
     frame::{GapReason, StartAt},
 };
-use serde::Deserialize;
-use store::{Bounds, Page, Record};
+use store::Bounds;
 
-use crate::{Segment, filter::TypeFilter};
+use crate::{EncodedPage, Segment, filter::TypeFilter};
 
 /// One reader of one log.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct Subscription {
     filter: TypeFilter,
     state: State,
     /// Why the agent ended, if that was its last word so far: said when the reader has caught up.
-    ended: Option<String>,
+    ended: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -53,7 +54,7 @@ pub enum Item {
     /// History has been delivered up to this head.
     Live(Seq),
     /// The agent has ended.
-    Ended(String),
+    Ended(Arc<str>),
 }
 
 impl Subscription {
@@ -96,9 +97,9 @@ impl Subscription {
     ///
     /// # Panics
     /// When it is not open.
-    pub fn page(&mut self, page: Page) -> Vec<Item> {
-        let Page { bounds, records, more } = page;
-        if let Some(gap) = self.recreated(&bounds) {
+    pub fn page(&mut self, page: &EncodedPage) -> Vec<Item> {
+        let EncodedPage { bounds, segment, more } = page;
+        if let Some(gap) = self.recreated(bounds) {
             // The page was read after a position of the other incarnation: it is read again from the beginning.
             return vec![gap];
         }
@@ -109,11 +110,10 @@ impl Subscription {
             *position = bounds.floor;
         }
         let after = *position;
-        let upto = if more { records.last().map_or(after, |record| record.seq) } else { bounds.head };
-        self.deliver(&records, after, &mut items, |log, filter, records| {
-            let wanted = |record: &&Record| record.seq > after && filter.passes(&record.kind);
-            Segment::encode(log, records.iter().filter(wanted).cloned().collect())
-        });
+        let upto = if *more { segment.as_ref().map_or(after, Segment::last) } else { bounds.head };
+        if let Some(segment) = segment {
+            self.deliver(segment, after, &mut items);
+        }
         self.advance(upto, &mut items);
         items
     }
@@ -125,10 +125,7 @@ impl Subscription {
     pub fn segment(&mut self, segment: &Segment) -> Vec<Item> {
         let mut items = Vec::new();
         let State::Following { position, .. } = &self.state else { panic!("{NOT_OPEN}") };
-        let after = *position;
-        self.deliver(segment.records(), after, &mut items, |log, filter, _| {
-            segment.narrowed(log, after, filter)
-        });
+        self.deliver(segment, *position, &mut items);
         self.advance(segment.last(), &mut items);
         items
     }
@@ -145,21 +142,11 @@ impl Subscription {
         Some(Item::Gap { from: None, to: None, reason: GapReason::Epoch })
     }
 
-    fn deliver(
-        &mut self,
-        records: &[Record],
-        after: Seq,
-        items: &mut Vec<Item>,
-        encode: impl FnOnce(&LogId, &TypeFilter, &[Record]) -> Option<Segment>,
-    ) {
-        for record in records.iter().filter(|record| record.seq > after) {
-            match &*record.kind {
-                "agent.exited" | "agent.failed" => self.ended = Some(reason_of(record)),
-                "agent.started" => self.ended = None,
-                _ => {}
-            }
+    fn deliver(&mut self, segment: &Segment, after: Seq, items: &mut Vec<Item>) {
+        if let Some(word) = segment.last_word().filter(|word| word.seq > after) {
+            self.ended.clone_from(&word.ended);
         }
-        items.extend(encode(&self.log, &self.filter, records).map(Item::Events));
+        items.extend(segment.narrowed(&self.log, after, &self.filter).map(Item::Events));
     }
 
     fn advance(&mut self, upto: Seq, items: &mut Vec<Item>) {
@@ -204,21 +191,6 @@ fn start(from: Option<StartAt>, bounds: &Bounds) -> (Seq, Option<Item>) {
 
 fn pruned(position: Seq, floor: Seq) -> Item {
     Item::Gap { from: Some(position.next()), to: Some(floor), reason: GapReason::Pruned }
-}
-
-/// The reason that an `agent.exited` or `agent.failed` gives.
-fn reason_of(record: &Record) -> String {
-    #[derive(Deserialize)]
-    struct Envelope {
-        data: Data,
-    }
-    #[derive(Deserialize)]
-    struct Data {
-        reason: Option<String>,
-        message: Option<String>,
-    }
-    let data = serde_json::from_slice::<Envelope>(&record.envelope).ok().map(|envelope| envelope.data);
-    data.and_then(|data| data.reason.or(data.message)).unwrap_or_else(|| record.kind.to_string())
 }
 
 #[cfg(test)]

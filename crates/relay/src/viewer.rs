@@ -4,8 +4,7 @@
 //! when everything it had to say was taken, so a slow viewer costs a socket and a cursor.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::Bound,
+    collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -17,12 +16,13 @@ use protocol::{
     frame::{FromViewer, StartAt, ToViewer, WrapperPresence},
     limits,
 };
-use store::{Bounds, Page};
+use store::Bounds;
 
 use crate::{
-    Segment,
+    EncodedPage, Segment,
     filter::TypeFilter,
     subscription::{Item, Subscription},
+    websocket::{self, Fault},
 };
 
 /// Commands of one socket that wait for their results.
@@ -33,7 +33,7 @@ const HEARTBEATS_UNANSWERED: u32 = 3;
 /// What a viewer's socket is to do next.
 #[derive(Debug)]
 pub enum Action {
-    /// Send this text frame, and say [`Viewer::handle_sent`] when it was taken.
+    /// Write this WebSocket frame, and say [`Viewer::handle_sent`] when everything was taken.
     Send(Bytes),
     /// A log is subscribed to: may this viewer read it, and where does it begin and end? The answer is
     /// [`Viewer::handle_opened`] or [`Viewer::handle_refused`].
@@ -68,14 +68,24 @@ pub enum Action {
     },
 }
 
+/// How much of a log a viewer was given at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Events.
+    pub events: usize,
+    /// Gaps it was told of.
+    pub gaps: usize,
+}
+
 /// The protocol machine of one viewer.
 #[derive(Debug)]
 pub struct Viewer {
     /// The log of a socket that is for one log: it is closed when that log cannot be had.
     only: Option<LogId>,
-    slots: BTreeMap<LogId, Slot>,
-    /// Whose read was last, so that each has its turn.
-    served: Option<LogId>,
+    /// By log. A list and no map: most viewers have one, and there are thousands of viewers.
+    slots: Vec<Slot>,
+    /// Where the search for the next read begins, so that each has its turn.
+    turn: usize,
     /// A read whose answer is awaited.
     reading: Option<LogId>,
     /// What is said before anything is read: the frames of at most one read.
@@ -114,8 +124,8 @@ impl Viewer {
     pub fn new(now: Instant) -> Self {
         let mut viewer = Self {
             only: None,
-            slots: BTreeMap::new(),
-            served: None,
+            slots: Vec::new(),
+            turn: 0,
             reading: None,
             out: VecDeque::new(),
             asks: VecDeque::new(),
@@ -158,6 +168,9 @@ impl Viewer {
             return None;
         }
         if let Some(frame) = self.out.pop_front() {
+            if self.out.is_empty() {
+                self.out = VecDeque::new();
+            }
             self.sending_since.get_or_insert(now);
             self.heartbeat_at = now + HEARTBEAT;
             return Some(Action::Send(frame));
@@ -166,7 +179,15 @@ impl Viewer {
             return Some(Action::Close { code, reason });
         }
         self.closing = Closing::No;
-        self.asks.pop_front().or_else(|| self.next_read())
+        match self.asks.pop_front() {
+            Some(ask) => {
+                if self.asks.is_empty() {
+                    self.asks = VecDeque::new();
+                }
+                Some(ask)
+            }
+            None => self.next_read(),
+        }
     }
 
     /// A text frame of the viewer came.
@@ -193,6 +214,26 @@ impl Viewer {
     /// Something else of the viewer came: a sign of life.
     pub fn handle_sign_of_life(&mut self) {
         self.unanswered = 0;
+    }
+
+    /// A binary message came: nobody sends any here.
+    pub fn handle_binary(&mut self) {
+        self.refuse_socket(detail(ErrorCode::BadRequest, "frames are text"), CloseCode(1003));
+    }
+
+    /// The viewer broke the protocol below the frames: it is told in their words, and closed with RFC 6455's.
+    pub fn handle_fault(&mut self, fault: &Fault) {
+        let (code, close) = match fault {
+            Fault::TooLarge { .. } => (ErrorCode::TooLarge, CloseCode::TOO_LARGE),
+            Fault::Protocol(_) | Fault::NotUtf8 => (ErrorCode::BadRequest, CloseCode(fault.close_code())),
+        };
+        self.refuse_socket(detail(code, fault.to_string()), close);
+    }
+
+    /// Whether nothing follows but the close.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        matches!(self.closing, Closing::Soon(..))
     }
 
     /// What was given out was taken.
@@ -226,17 +267,17 @@ impl Viewer {
     }
 
     /// The viewer may read this log, which has these bounds.
-    pub fn handle_opened(&mut self, log: &LogId, bounds: Bounds) {
-        let Some(slot) = self.slots.get_mut(log) else { return };
+    pub fn handle_opened(&mut self, log: &LogId, bounds: Bounds) -> Given {
+        let Some(slot) = self.slot(log) else { return Given::default() };
         slot.ready = true;
         let items = slot.subscription.open(bounds);
-        self.pass_on(log, items);
+        self.pass_on(log, items)
     }
 
     /// The viewer cannot have this log, or no longer.
     pub fn handle_refused(&mut self, log: &LogId, why: ErrorDetail) {
         self.read_done(log);
-        if self.slots.remove(log).is_some() {
+        if self.remove(log) {
             self.asks.push_back(Action::Leave(log.clone()));
             self.refuse(Some(log.clone()), why);
         }
@@ -244,38 +285,45 @@ impl Viewer {
 
     /// There may be something after the position in this log.
     pub fn handle_head(&mut self, log: &LogId) {
-        if let Some(slot) = self.slots.get_mut(log) {
+        if let Some(slot) = self.slot(log) {
             slot.ready = true;
         }
     }
 
-    /// The hot tail has this.
-    pub fn handle_segment(&mut self, log: &LogId, segment: &Segment) {
+    /// Where a subscription stands: `None` if there is none of this log, or it is not open. An answer to a read of
+    /// another position is for a subscription that is no more.
+    #[must_use]
+    pub fn position(&self, log: &LogId) -> Option<(&Epoch, Seq)> {
+        self.find(log).ok().and_then(|place| self.slots[place].subscription.position())
+    }
+
+    /// The hot tail, or what others have read, has this.
+    pub fn handle_segment(&mut self, log: &LogId, segment: &Segment) -> Given {
         self.read_done(log);
-        let Some(slot) = self.slots.get_mut(log) else { return };
+        let Some(slot) = self.slot(log) else { return Given::default() };
         let items = slot.subscription.segment(segment);
-        self.pass_on(log, items);
+        self.pass_on(log, items)
     }
 
     /// The store has this.
-    pub fn handle_page(&mut self, log: &LogId, page: Page) {
+    pub fn handle_page(&mut self, log: &LogId, page: &EncodedPage) -> Given {
         self.read_done(log);
-        let Some(slot) = self.slots.get_mut(log) else { return };
+        let Some(slot) = self.slot(log) else { return Given::default() };
         let items = slot.subscription.page(page);
-        self.pass_on(log, items);
+        self.pass_on(log, items)
     }
 
     /// There is nothing after the position until [`Viewer::handle_head`] says so.
     pub fn handle_nothing(&mut self, log: &LogId) {
         self.read_done(log);
-        if let Some(slot) = self.slots.get_mut(log) {
+        if let Some(slot) = self.slot(log) {
             slot.ready = false;
         }
     }
 
     /// Whether the log's wrapper is connected; said if it is another state than was said last.
     pub fn handle_presence(&mut self, log: &LogId, wrapper: WrapperPresence, since: Timestamp) {
-        let Some(slot) = self.slots.get_mut(log) else { return };
+        let Some(slot) = self.slot(log) else { return };
         if slot.presence.replace((wrapper, since)) != Some((wrapper, since)) {
             self.say(&ToViewer::Presence { log: log.clone(), wrapper, since });
         }
@@ -299,26 +347,26 @@ impl Viewer {
 
     /// The viewer may not be served any further.
     pub fn fail(&mut self, why: ErrorDetail) {
-        let (code, reason) = (why.code.close(), why.message.clone());
-        self.say_error(None, why);
-        self.close(code, &reason);
+        let code = why.code.close();
+        self.refuse_socket(why, code);
     }
 
     fn subscribe(&mut self, log: LogId, from: Option<StartAt>, filter: TypeFilter) {
-        if self.slots.contains_key(&log) {
+        let Err(place) = self.find(&log) else {
             return self.refuse(Some(log), detail(ErrorCode::BadRequest, "this socket has that log already"));
-        }
+        };
         if self.slots.len() >= limits::SUBSCRIPTIONS_PER_SOCKET {
             let message = format!("at most {} logs on one socket", limits::SUBSCRIPTIONS_PER_SOCKET);
             return self.refuse(Some(log), detail(ErrorCode::RateLimited, message));
         }
         let subscription = Subscription::new(log.clone(), from, filter);
-        self.slots.insert(log.clone(), Slot { subscription, ready: false, presence: None });
+        self.slots.reserve_exact(1);
+        self.slots.insert(place, Slot { subscription, ready: false, presence: None });
         self.asks.push_back(Action::Open(log));
     }
 
     fn unsubscribe(&mut self, log: &LogId) {
-        if self.slots.remove(log).is_some() {
+        if self.remove(log) {
             self.read_done(log);
             self.asks.push_back(Action::Leave(log.clone()));
         }
@@ -338,38 +386,66 @@ impl Viewer {
         if self.reading.is_some() {
             return None;
         }
-        let after = self.served.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let later = self.slots.range::<LogId, _>((after, Bound::Unbounded));
-        let (log, slot) = later.chain(&self.slots).find(|(_, slot)| slot.ready)?;
-        let (epoch, position) = slot.subscription.position()?;
+        let count = self.slots.len();
+        let place = (0..count).map(|n| (self.turn + n) % count).find(|n| self.slots[*n].ready)?;
+        let subscription = &self.slots[place].subscription;
+        let (epoch, position) = subscription.position()?;
+        let log = subscription.log().clone();
         let read = Action::Read { log: log.clone(), epoch: epoch.clone(), after: position };
-        self.reading = Some(log.clone());
-        self.served = Some(log.clone());
+        self.reading = Some(log);
+        self.turn = place + 1;
         Some(read)
+    }
+
+    fn find(&self, log: &LogId) -> Result<usize, usize> {
+        self.slots.binary_search_by(|slot| slot.subscription.log().cmp(log))
+    }
+
+    fn slot(&mut self, log: &LogId) -> Option<&mut Slot> {
+        self.find(log).ok().map(|place| &mut self.slots[place])
+    }
+
+    fn remove(&mut self, log: &LogId) -> bool {
+        self.find(log).map(|place| self.slots.remove(place)).is_ok()
     }
 
     fn read_done(&mut self, log: &LogId) {
         self.reading.take_if(|reading| reading == log);
     }
 
-    fn pass_on(&mut self, log: &LogId, items: Vec<Item>) {
+    fn pass_on(&mut self, log: &LogId, items: Vec<Item>) -> Given {
+        let mut given = Given::default();
         for item in items {
-            let log = log.clone();
             match item {
-                Item::Events(segment) => self.out.push_back(segment.frame().clone()),
-                Item::Subscribed(Bounds { epoch, floor, head }) => {
-                    self.say(&ToViewer::Subscribed { log, epoch, floor, head });
+                Item::Events(segment) => {
+                    given.events += segment.records().len();
+                    self.out.push_back(segment.frame().clone());
                 }
-                Item::Gap { from, to, reason } => self.say(&ToViewer::Gap { log, from, to, reason }),
-                Item::Live(head) => self.say(&ToViewer::Live { log, head }),
-                Item::Ended(reason) => self.say(&ToViewer::Ended { log, reason }),
+                Item::Subscribed(Bounds { epoch, floor, head }) => {
+                    self.say(&ToViewer::Subscribed { log: log.clone(), epoch, floor, head });
+                }
+                Item::Gap { from, to, reason } => {
+                    given.gaps += 1;
+                    self.say(&ToViewer::Gap { log: log.clone(), from, to, reason });
+                }
+                Item::Live(head) => self.say(&ToViewer::Live { log: log.clone(), head }),
+                Item::Ended(reason) => {
+                    self.say(&ToViewer::Ended { log: log.clone(), reason: reason.to_string() });
+                }
             }
         }
+        given
+    }
+
+    fn refuse_socket(&mut self, why: ErrorDetail, code: CloseCode) {
+        let reason = why.message.clone();
+        self.say_error(None, why);
+        self.close(code, &reason);
     }
 
     /// Refuses a log: the socket stays open, unless it is there for that log.
     fn refuse(&mut self, log: Option<LogId>, why: ErrorDetail) {
-        if log.is_some() && log == self.only && !self.slots.contains_key(log.as_ref().expect("it is some")) {
+        if log.is_some() && log == self.only && log.as_ref().is_some_and(|log| self.find(log).is_err()) {
             return self.fail(why);
         }
         self.say_error(log, why);
@@ -382,7 +458,7 @@ impl Viewer {
 
     fn say(&mut self, frame: &ToViewer) {
         if matches!(self.closing, Closing::No) {
-            self.out.push_back(frame.encode());
+            self.out.push_back(websocket::text(&frame.encode()));
         }
     }
 

@@ -6,10 +6,7 @@ use std::{
     io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -63,6 +60,27 @@ impl Default for ServeLimits {
     }
 }
 
+/// Where connections come from: a TCP listener, or what stands in for one.
+pub trait Listener: Send {
+    /// A connection.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Waits for the next connection, and says whose it is.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, SocketAddr)>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Io = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = Self::accept(self).await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "small frames may be delayed");
+        }
+        Ok((stream, peer))
+    }
+}
+
 /// Serves a router until `shutdown`, then stops accepting, lets requests that run end, and waits for every connection,
 /// streams too, at most [`ServeLimits::drain`]. Streams end when [`super::Relay::drain`] is called: call both at once.
 ///
@@ -71,7 +89,7 @@ impl Default for ServeLimits {
 /// # Errors
 /// When the listener fails for good.
 pub async fn serve(
-    listener: TcpListener,
+    mut listener: impl Listener,
     router: Router,
     limits: ServeLimits,
     shutdown: impl Future<Output = ()> + Send,
@@ -112,14 +130,13 @@ pub async fn serve(
 }
 
 async fn converse(
-    connection: Connection,
+    connection: Connection<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
     peer: SocketAddr,
     router: Router,
     limits: ServeLimits,
     ending: CancellationToken,
 ) {
-    let progress = Progress(connection.written.clone());
-    let service = router.layer(axum::Extension(progress)).layer(axum::Extension(ConnectInfo(peer)));
+    let service = router.layer(axum::Extension(ConnectInfo(peer)));
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
@@ -146,16 +163,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// How many bytes a connection has taken: what tells a slow viewer from a stalled one.
-#[derive(Debug, Clone)]
-pub(super) struct Progress(Arc<AtomicU64>);
-
-impl Progress {
-    pub(super) fn bytes(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
 /// The caps of a listener.
 struct Connections {
     limits: ServeLimits,
@@ -168,7 +175,7 @@ impl Connections {
         Self { limits, all: Arc::new(Semaphore::new(limits.connections)), by_address: Arc::default() }
     }
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
+    fn admit<S>(&self, stream: S, peer: SocketAddr) -> Option<Connection<S>> {
         let permit = self.all.clone().try_acquire_owned().ok()?;
         let address = peer.ip().to_canonical();
         let of_address = if address.is_loopback() {
@@ -182,10 +189,7 @@ impl Connections {
             *count += 1;
             Some(OfAddress { address, by_address: self.by_address.clone() })
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "small frames may be delayed");
-        }
-        Some(Connection { stream, written: Arc::default(), _permit: permit, _of_address: of_address })
+        Some(Connection { stream, _permit: permit, _of_address: of_address })
     }
 
     async fn all_ended(&self) {
@@ -214,23 +218,13 @@ impl Drop for OfAddress {
 }
 
 /// A connection that counts against the caps until it is dropped, upgraded or not.
-struct Connection {
-    stream: TcpStream,
-    written: Arc<AtomicU64>,
+struct Connection<S> {
+    stream: S,
     _permit: OwnedSemaphorePermit,
     _of_address: Option<OfAddress>,
 }
 
-impl Connection {
-    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.written.fetch_add(bytes as u64, Relaxed);
-        }
-        written
-    }
-}
-
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -240,10 +234,9 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.count(written)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -251,8 +244,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.count(written)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -289,16 +281,6 @@ mod tests {
         }
         drop(first);
         assert!(connections.admit(stream().await, far).is_some());
-    }
-
-    #[tokio::test]
-    async fn bytes_that_a_connection_took_are_counted() {
-        use tokio::io::AsyncWriteExt as _;
-        let connections = Connections::new(ServeLimits::default());
-        let mut connection = connections.admit(stream().await, "127.0.0.1:1".parse().unwrap()).unwrap();
-        let progress = Progress(connection.written.clone());
-        connection.write_all(b"hello").await.unwrap();
-        assert_eq!(progress.bytes(), 5);
     }
 
     async fn stream() -> TcpStream {

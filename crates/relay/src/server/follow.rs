@@ -40,7 +40,7 @@ pub(super) enum Step {
 
 impl Follower {
     pub(super) fn new(relay: &Relay, log: LogId, from: Option<StartAt>, filter: TypeFilter) -> Self {
-        let reader = Reader::new(relay.feeds().clone());
+        let reader = Reader::new(relay.feeds().clone(), log.clone());
         Self {
             relay: relay.clone(),
             reader,
@@ -61,8 +61,7 @@ impl Follower {
     /// What comes next; waits for it. Cancel-safe: what is not returned is read again.
     pub(super) async fn next(&mut self) -> Result<Step, ErrorDetail> {
         if self.subscription.position().is_none() {
-            let log = self.log().clone();
-            let bounds = self.reader.open(&log).await?;
+            let bounds = self.reader.open().await?;
             return Ok(Step::Items(self.subscription.open(bounds)));
         }
         loop {
@@ -85,19 +84,19 @@ impl Follower {
 
     async fn read(&mut self) -> Result<Vec<Item>, ErrorDetail> {
         let (epoch, after) = self.subscription.position().expect("it is open");
-        let items = match self.reader.next(self.subscription.log(), epoch, after).await? {
+        let items = match self.reader.next(epoch, after).await? {
             Next::Segment(segment) => self.subscription.segment(&segment),
             Next::Page(page) => {
                 let (more, epoch_stays) = (page.more, page.bounds.epoch == *epoch);
                 Metrics::add(&self.relay.metrics().behind, 1);
-                let items = self.subscription.page(page);
+                let items = self.subscription.page(&page);
                 if items.is_empty() && !more && epoch_stays {
-                    self.reader.wake().wait().await;
+                    self.reader.woken().await;
                 }
                 items
             }
             Next::Nothing => {
-                self.reader.wake().wait().await;
+                self.reader.woken().await;
                 Vec::new()
             }
         };
@@ -186,7 +185,7 @@ fn delivery(item: Item) -> Option<Delivery> {
         Item::Subscribed(Bounds { epoch, floor, head }) => Delivery::Subscribed { epoch, floor, head },
         Item::Gap { from, to, reason } => Delivery::Gap { from, to, reason },
         Item::Live(head) => Delivery::Live { head },
-        Item::Ended(reason) => Delivery::Ended { reason },
+        Item::Ended(reason) => Delivery::Ended { reason: reason.to_string() },
         Item::Events(_) => return None,
     })
 }

@@ -1,7 +1,7 @@
 //! In front of every route: Host, Origin, credentials, scope (§9). Default deny.
 
 use axum::{
-    extract::{FromRequestParts as _, Query, RawPathParams, Request, State, WebSocketUpgrade},
+    extract::{FromRequestParts as _, Query, RawPathParams, Request, State},
     http::{HeaderMap, HeaderName, header, request::Parts, uri::Authority as HostAndPort},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -14,7 +14,7 @@ use super::{
     metrics::Metrics,
     problem::Problem,
     routes::{Needs, Route},
-    wire,
+    socket::Upgrade,
 };
 use crate::auth::{Credentials, Grant, LogScope};
 
@@ -30,15 +30,15 @@ pub(super) async fn pass(
         Err(why) => {
             Metrics::add(&relay.metrics().refused, 1);
             tracing::debug!(path = route.path, code = %why.code, "refused");
-            refuse(&relay, &mut parts, why).await
+            refuse(&relay, &mut parts, why)
         }
     }
 }
 
 /// Refuses a request; one that wants a WebSocket is upgraded first, since browsers hide the status (§4).
-async fn refuse(relay: &Relay, parts: &mut Parts, why: ErrorDetail) -> Response {
-    match WebSocketUpgrade::from_request_parts(parts, &()).await {
-        Ok(upgrade) => wire::refuse(relay, upgrade, why),
+fn refuse(relay: &Relay, parts: &mut Parts, why: ErrorDetail) -> Response {
+    match Upgrade::of(parts) {
+        Ok(upgrade) => upgrade.refuse(relay, why),
         Err(_) => Problem(why).into_response(),
     }
 }

@@ -11,13 +11,14 @@ mod problem;
 mod read;
 mod relay;
 mod routes;
+mod socket;
 mod sse;
 mod steer;
 mod viewer_socket;
-mod wire;
 mod wrapper_socket;
+mod writer;
 
-pub use accept::{ServeLimits, serve};
+pub use accept::{Listener, ServeLimits, serve};
 pub use clock::now;
 pub use relay::{Relay, RelayConfig};
 pub use routes::{Needs, ROUTES, Route};

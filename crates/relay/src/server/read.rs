@@ -22,7 +22,7 @@ use super::{
     viewer_socket::StartQuery,
 };
 use crate::{
-    RelayApi as _,
+    EncodedPage, RelayApi as _,
     auth::{AuthError, Lease},
     filter::TypeFilter,
     subscription::{Item, Subscription},
@@ -53,8 +53,8 @@ pub(super) async fn page(
         let message = format!("`limit` is 1 to {most}, and `wait` at most {longest} seconds");
         return Err(Problem::new(ErrorCode::BadRequest, message));
     }
-    let mut reader = Reader::new(relay.feeds().clone());
-    let bounds = reader.open(&log).await?;
+    let mut reader = Reader::new(relay.feeds().clone(), log.clone());
+    let bounds = reader.open().await?;
     let (from, filter) = start.parse(Some(&bounds.epoch))?;
     let mut subscription = Subscription::new(log, from, TypeFilter::default());
     let mut gap = gap_in(subscription.open(bounds));
@@ -65,20 +65,20 @@ pub(super) async fn page(
             .store()
             .read(subscription.log(), after, ReadLimit { events: limit, bytes: PAGE_BYTES })
             .await;
-        let page = read.map_err(|error| problem::of_read(&error))?;
-        gap = gap_in(subscription.page(page.clone())).or(gap);
+        let page = EncodedPage::of(subscription.log(), read.map_err(|error| problem::of_read(&error))?);
+        gap = gap_in(subscription.page(&page)).or(gap);
         if subscription.position().is_some_and(|(_, position)| position < after) {
             // The log was made again: the page is read anew from its beginning.
             continue;
         }
-        let records = page.records.iter().filter(|record| filter.passes(&record.kind)).collect::<Vec<_>>();
+        let records = page.records().iter().filter(|record| filter.passes(&record.kind)).collect::<Vec<_>>();
         if !records.is_empty() || (!page.more && clock::instant() >= deadline) {
             Metrics::add(&relay.metrics().events_out, records.len());
             return Ok(json(render(&page.bounds, &records, page.more, gap.as_ref())));
         }
         if !page.more {
             tokio::select! {
-                _ = async { reader.wake().wait().await } => {}
+                () = reader.woken() => {}
                 () = clock::sleep_until(deadline) => {}
                 () = lease.ended() => {
                     let over = AuthError::Revoked;

@@ -14,7 +14,7 @@ use rand::RngExt as _;
 use store::{Append, EventStore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{clock, feed::Feeds, follow, links::Links, metrics::Metrics, problem, routes};
+use super::{clock, feed::Feeds, follow, links::Links, metrics::Metrics, problem, routes, writer::Writers};
 use crate::{ApiError, AppendedAt, Delivery, Presence, RelayApi, auth::Authority};
 
 /// How a relay behaves.
@@ -80,6 +80,7 @@ struct Inner {
     authority: Arc<dyn Authority>,
     config: RelayConfig,
     feeds: Arc<Feeds>,
+    writers: Writers,
     links: Links,
     metrics: Metrics,
     /// Everything that runs beside a request: streams, links, feeds, timers of lost wrappers.
@@ -97,9 +98,10 @@ impl Relay {
         let tracker = TaskTracker::new();
         let stopped = CancellationToken::new();
         let feeds = Feeds::new(store.clone(), tracker.clone(), stopped.clone(), config.viewers_per_log);
-        let (links, metrics) = (Links::new(clock::now()), Metrics::default());
+        let (writers, links, metrics) = (Writers::new(), Links::new(clock::now()), Metrics::default());
         let draining = CancellationToken::new();
-        let inner = Inner { store, authority, config, feeds, links, metrics, tracker, draining, stopped };
+        let inner =
+            Inner { store, authority, config, feeds, writers, links, metrics, tracker, draining, stopped };
         Self { inner: Arc::new(inner) }
     }
 
@@ -133,6 +135,10 @@ impl Relay {
 
     pub(super) fn feeds(&self) -> &Arc<Feeds> {
         &self.inner.feeds
+    }
+
+    pub(super) fn writers(&self) -> &Writers {
+        &self.inner.writers
     }
 
     pub(super) fn links(&self) -> &Links {

@@ -145,7 +145,9 @@ fn render(follower: &Follower, step: Step) -> Bytes {
                 text.extend(frame("gap", &ToViewer::Gap { log: log(), from, to, reason }))
             }
             Item::Live(head) => text.extend(frame("live", &ToViewer::Live { log: log(), head })),
-            Item::Ended(reason) => text.extend(frame("ended", &ToViewer::Ended { log: log(), reason })),
+            Item::Ended(reason) => {
+                text.extend(frame("ended", &ToViewer::Ended { log: log(), reason: reason.to_string() }))
+            }
         }
     }
     text.into()

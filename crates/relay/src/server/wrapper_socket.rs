@@ -1,16 +1,12 @@
 //! Drives an [`Ingest`] over a WebSocket.
 
-use std::{future::Future, pin::Pin};
-
-use axum::{
-    Extension,
-    extract::{
-        State,
-        ws::{Message, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
-    },
-    response::Response,
+use std::{
+    future::{Future, pending, poll_fn},
+    pin::Pin,
+    time::Duration,
 };
-use futures_util::{SinkExt as _, future};
+
+use axum::{Extension, extract::State, response::Response};
 use protocol::{ErrorCode, ErrorDetail, LogId, limits};
 use store::{Append, AppendError, Appended, ProducerBatch};
 
@@ -18,29 +14,34 @@ use super::{
     Relay, clock,
     links::{End, Registration},
     metrics::Metrics,
-    problem, viewer_socket, wire,
+    problem,
+    socket::{Gone, Socket, Upgrade},
 };
 use crate::{
     auth::{Capability, Grant},
     ingest::{Action, Hello, Ingest},
+    websocket::{self, Incoming},
 };
+
+/// Time for a wrapper to take what it is sent.
+const SENT_WITHIN: Duration = Duration::from_millis(limits::DEAD_MS);
 
 /// `GET /v1/ingest`.
 pub(super) async fn ingest(
     State(relay): State<Relay>,
     Extension(grant): Extension<Grant>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
 ) -> Response {
-    let Ok(upgrade) = upgrade else { return viewer_socket::not_a_websocket() };
-    let token = relay.tracker().token();
-    wire::limited(upgrade, limits::INGEST_FRAME_BYTES).on_upgrade(move |socket| async move {
-        let _token = token;
-        let metrics = relay.clone();
+    let link = std::future::ready(Ingest::new(clock::instant())).await;
+    let served = relay.clone();
+    upgrade.accept(&relay, async move |io| {
+        let metrics = served.clone();
         let _held = Metrics::hold(&metrics.metrics().links);
-        let link = Ingest::new(clock::instant());
-        let mut driver = Driver { relay, grant, socket, link, registration: None, appending: None };
+        let socket = Socket::new(io, limits::INGEST_FRAME_BYTES);
+        let mut driver = Driver { relay: served, grant, socket, link, registration: None, appending: None };
         driver.run().await;
         driver.end();
+        driver.socket.finish().await;
     })
 }
 
@@ -49,24 +50,37 @@ type Appending = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Se
 struct Driver {
     relay: Relay,
     grant: Grant,
-    socket: WebSocket,
+    socket: Socket,
     link: Ingest,
     registration: Option<Registration>,
     appending: Option<Appending>,
 }
 
-/// The socket is closed, or of no more use.
-struct Over;
+/// Reads once, and tells the machine. Cancel-safe.
+async fn receive(socket: &mut Socket, link: &mut Ingest) -> Result<(), Gone> {
+    poll_fn(|context| {
+        socket.poll_receive(context, |incoming| match incoming {
+            Incoming::Text(text) => link.handle_text(clock::instant(), text.as_bytes()),
+            Incoming::Binary(_) => link.handle_binary(),
+            Incoming::SignOfLife => link.handle_sign_of_life(clock::instant()),
+            Incoming::Fault(fault) => link.handle_fault(&fault),
+            Incoming::Closed => link.handle_closed(),
+        })
+    })
+    .await
+}
 
 impl Driver {
     async fn run(&mut self) {
         let draining = self.relay.draining().clone();
         let mut told = false;
+        // The deadline is only ever put off: the timer is set anew when it has come.
+        let mut timer = std::pin::pin!(clock::sleep_until(self.link.deadline()));
         while self.act().await.is_ok() {
             let appended = async {
                 match &mut self.appending {
                     Some(appending) => appending.await,
-                    None => future::pending().await,
+                    None => pending().await,
                 }
             };
             let (commands, end) = match &mut self.registration {
@@ -76,13 +90,13 @@ impl Driver {
             let command = async {
                 match commands {
                     Some(commands) => commands.recv().await,
-                    None => future::pending().await,
+                    None => pending().await,
                 }
             };
             let ended = async {
                 match end {
                     Some(end) => end.await,
-                    None => future::pending().await,
+                    None => pending().await,
                 }
             };
             tokio::select! {
@@ -106,15 +120,15 @@ impl Driver {
                 Some((id, command)) = command => {
                     self.link.handle_command(&id, command);
                 }
-                message = self.socket.recv(), if self.link.wants_input() => match message {
-                    Some(Ok(message)) => self.take(&message),
-                    Some(Err(error)) => match wire::fault_of(&error) {
-                        Some(why) => self.link.fail(why.code, &why.message),
-                        None => return,
-                    },
-                    None => return,
-                },
-                () = clock::sleep_until(self.link.deadline()) => self.link.handle_time(clock::instant()),
+                received = receive(&mut self.socket, &mut self.link), if self.link.wants_input() => {
+                    if received.is_err() {
+                        return;
+                    }
+                }
+                () = timer.as_mut() => {
+                    self.link.handle_time(clock::instant());
+                    timer.set(clock::sleep_until(self.link.deadline()));
+                }
                 () = draining.cancelled(), if !told => {
                     told = true;
                     self.link.handle_drain(self.relay.retry_after_ms());
@@ -124,15 +138,19 @@ impl Driver {
     }
 
     /// Does what the machine says until it has nothing more to say, then sends all of it.
-    async fn act(&mut self) -> Result<(), Over> {
+    async fn act(&mut self) -> Result<(), Gone> {
         while let Some(action) = self.link.poll(clock::instant()) {
             match action {
-                Action::Send(frame) => self.send(Some(wire::text(frame))).await?,
+                Action::Send(frame) => self.socket.frames.send(websocket::text(&frame)),
                 Action::Open(hello) => self.open(&hello).await,
                 Action::Append(batch) => {
                     let Some(hello) = self.link.hello() else { continue };
                     let (relay, log) = (self.relay.clone(), LogId::Agent(hello.agent.clone()));
-                    self.appending = Some(Box::pin(async move { relay.commit(&log, batch).await }));
+                    self.appending = Some(Box::pin(async move {
+                        let appended = relay.commit(&log, batch).await?;
+                        relay.feeds().shown(&log, appended.head).await;
+                        Ok(appended)
+                    }));
                 }
                 Action::Presence { state, last_activity } => {
                     if let Some(hello) = self.link.hello() {
@@ -145,36 +163,15 @@ impl Driver {
                     }
                 }
                 Action::Close { code, reason } => {
-                    // Whoever waits for this link to end does not wait for the other side's answer.
-                    self.end();
-                    wire::close(&mut self.socket, code, &reason).await;
-                    return Err(Over);
+                    self.socket.frames.close(code.0, &reason);
+                    return Err(Gone);
                 }
             }
         }
-        self.send(None).await
-    }
-
-    /// Hands a message to the socket, or (`None`) waits until all of them have left; a wrapper that takes none within
-    /// the time after which it counts as dead is given up.
-    async fn send(&mut self, message: Option<Message>) -> Result<(), Over> {
-        let sending = match message {
-            Some(message) => future::Either::Left(self.socket.feed(message)),
-            None => future::Either::Right(self.socket.flush()),
-        };
-        match tokio::time::timeout(std::time::Duration::from_millis(limits::DEAD_MS), sending).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Over),
-        }
-    }
-
-    fn take(&mut self, message: &Message) {
-        match message {
-            Message::Text(text) => self.link.handle_text(clock::instant(), text.as_bytes()),
-            Message::Binary(_) => self.link.fail(ErrorCode::BadRequest, "frames are text"),
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => {
-                self.link.handle_sign_of_life(clock::instant());
-            }
+        // A wrapper that takes nothing for as long is dead.
+        match tokio::time::timeout(SENT_WITHIN, self.socket.send_all()).await {
+            Ok(sent) => sent,
+            Err(_) => Err(Gone),
         }
     }
 

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 use protocol::{Cursor, NewEvent, Timestamp};
 
+use store::{Page, Record};
+
 use super::*;
 use crate::tail::{After, Tail, TailLimits};
 
@@ -9,7 +11,7 @@ fn a_reader_without_cursor_gets_what_is_kept_and_no_gap() {
     let log = Log::with(&[(6, "x"), (7, "y")], 5);
     let mut reader = reader(None);
     assert_eq!(told(reader.open(log.bounds())), ["subscribed 5..7"]);
-    assert_eq!(told(reader.page(log.page(Seq::new(5), 10))), ["events 6,7", "live 7"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::new(5), 10))), ["events 6,7", "live 7"]);
 }
 
 #[test]
@@ -24,7 +26,7 @@ fn p3_cursor_below_the_floor_gets_a_gap_before_any_event() {
     let log = Log::with(&[(6, "x")], 5);
     let mut reader = reader(after("e1", 2));
     assert_eq!(told(reader.open(log.bounds())), ["subscribed 5..6", "gap 3..5 Pruned"]);
-    assert_eq!(told(reader.page(log.page(Seq::new(5), 10))), ["events 6", "live 6"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::new(5), 10))), ["events 6", "live 6"]);
 }
 
 #[test]
@@ -38,7 +40,7 @@ fn p3_cursor_of_another_epoch_gets_a_gap_and_all_that_is_kept() {
     let log = Log::with(&[(6, "x")], 5);
     let mut reader = reader(after("e0", 900));
     assert_eq!(told(reader.open(log.bounds())), ["subscribed 5..6", "gap epoch"]);
-    assert_eq!(told(reader.page(log.page(Seq::new(5), 10))), ["events 6", "live 6"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::new(5), 10))), ["events 6", "live 6"]);
 }
 
 #[test]
@@ -46,7 +48,7 @@ fn p3_cursor_above_the_head_gets_a_gap_and_all_that_is_kept() {
     let log = Log::with(&[(6, "x")], 5);
     let mut reader = reader(after("e1", 9));
     assert_eq!(told(reader.open(log.bounds())), ["subscribed 5..6", "gap 7..9 Ahead"]);
-    assert_eq!(told(reader.page(log.page(Seq::new(5), 10))), ["events 6", "live 6"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::new(5), 10))), ["events 6", "live 6"]);
 }
 
 #[test]
@@ -54,9 +56,9 @@ fn p3_pruning_that_overtakes_a_slow_reader_is_a_gap() {
     let mut log = Log::with(&[(1, "x"), (2, "x"), (3, "x")], 0);
     let mut reader = reader(None);
     reader.open(log.bounds());
-    assert_eq!(told(reader.page(log.page(Seq::ZERO, 1))), ["events 1"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::ZERO, 1))), ["events 1"]);
     log.prune(2);
-    assert_eq!(told(reader.page(log.page(Seq::new(1), 10))), ["gap 2..2 Pruned", "events 3", "live 3"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::new(1), 10))), ["gap 2..2 Pruned", "events 3", "live 3"]);
 }
 
 #[test]
@@ -65,7 +67,7 @@ fn p3_pruning_between_the_opening_and_the_first_page_is_a_gap() {
     let mut reader = reader(None);
     reader.open(log.bounds());
     log.prune(1);
-    assert_eq!(told(reader.page(log.page(Seq::ZERO, 10))), ["gap 1..1 Pruned", "events 2", "live 2"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::ZERO, 10))), ["gap 1..1 Pruned", "events 2", "live 2"]);
 }
 
 #[test]
@@ -73,11 +75,11 @@ fn p3_a_log_made_again_is_a_gap() {
     let mut log = Log::with(&[(1, "x"), (2, "x")], 0);
     let mut reader = reader(None);
     reader.open(log.bounds());
-    reader.page(log.page(Seq::ZERO, 10));
+    reader.page(&log.encoded(Seq::ZERO, 10));
     log = Log::with(&[(1, "y")], 0);
     log.epoch = Epoch::new("e2");
-    assert_eq!(told(reader.page(log.page(Seq::new(2), 10))), ["gap epoch"]);
-    assert_eq!(told(reader.page(log.page(Seq::ZERO, 10))), ["events 1"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::new(2), 10))), ["gap epoch"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::ZERO, 10))), ["events 1"]);
     assert_eq!(reader.position(), Some((&Epoch::new("e2"), Seq::new(1))));
 }
 
@@ -87,9 +89,9 @@ fn live_is_said_once_at_the_head_of_subscribe_time() {
     let mut reader = reader(None);
     reader.open(log.bounds());
     log.append(&[(3, "x")]);
-    assert_eq!(told(reader.page(log.page(Seq::ZERO, 1))), ["events 1"]);
-    assert_eq!(told(reader.page(log.page(Seq::new(1), 1))), ["events 2", "live 2"]);
-    assert_eq!(told(reader.page(log.page(Seq::new(2), 9))), ["events 3"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::ZERO, 1))), ["events 1"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::new(1), 1))), ["events 2", "live 2"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::new(2), 9))), ["events 3"]);
 }
 
 #[test]
@@ -98,7 +100,7 @@ fn live_comes_even_if_the_head_was_compacted_away_or_filtered_out() {
     let mut reader = Subscription::new(log_id(), None, TypeFilter::parse("a.*").unwrap());
     reader.open(log.bounds());
     log.records.remove(2);
-    assert_eq!(told(reader.page(log.page(Seq::ZERO, 9))), ["events 1", "live 4"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::ZERO, 9))), ["events 1", "live 4"]);
 }
 
 #[test]
@@ -106,10 +108,13 @@ fn ended_is_said_when_the_reader_has_caught_up_and_the_agent_has_not_started_aga
     let mut log = Log::with(&[(1, "agent.exited"), (2, "agent.started"), (3, "agent.failed")], 0);
     let mut reader = reader(None);
     reader.open(log.bounds());
-    assert_eq!(told(reader.page(log.page(Seq::ZERO, 1))), ["events 1"]);
-    assert_eq!(told(reader.page(log.page(Seq::new(1), 9))), ["events 2,3", "live 3", "ended because of 3"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::ZERO, 1))), ["events 1"]);
+    assert_eq!(
+        told(reader.page(&log.encoded(Seq::new(1), 9))),
+        ["events 2,3", "live 3", "ended because of 3"]
+    );
     log.append(&[(4, "agent.started")]);
-    assert_eq!(told(reader.page(log.page(Seq::new(3), 9))), ["events 4"]);
+    assert_eq!(told(reader.page(&log.encoded(Seq::new(3), 9))), ["events 4"]);
 }
 
 proptest! {
@@ -170,7 +175,7 @@ fn read(link: &mut Option<Subscription>, log: &Log, tail: &Tail, limit: usize, s
             match tail.after(epoch, position) {
                 After::Segment(segment) => reader.segment(&segment),
                 After::Nothing => Vec::new(),
-                After::Behind => reader.page(log.page(position, limit)),
+                After::Behind => reader.page(&log.encoded(position, limit)),
             }
         }
     };
@@ -264,6 +269,10 @@ impl Log {
 
     fn bounds(&self) -> Bounds {
         Bounds { epoch: self.epoch.clone(), floor: self.floor, head: self.head }
+    }
+
+    fn encoded(&self, after: Seq, limit: usize) -> EncodedPage {
+        EncodedPage::of(&"agent/a1".parse().unwrap(), self.page(after, limit))
     }
 
     fn page(&self, after: Seq, limit: usize) -> Page {

@@ -1,6 +1,6 @@
 use protocol::{NewEvent, frame::GapReason};
 use serde_json::{Value, json};
-use store::Record;
+use store::{Page, Record};
 
 use super::*;
 
@@ -46,7 +46,7 @@ fn subscriptions_take_turns() {
         match pair.poll().unwrap() {
             Action::Read { log, after, .. } => {
                 turns.push(log.to_string());
-                pair.viewer.handle_page(&log, page(&[after.get() + 1], 9, true));
+                pair.viewer.handle_page(&log, &page(&[after.get() + 1], 9, true));
             }
             Action::Send(_) | Action::Open(_) => {}
             Action::Leave(_) | Action::Command { .. } | Action::Close { .. } => {
@@ -66,7 +66,7 @@ fn p3_a_gap_is_said_before_the_events_that_follow_it() {
     let mut overtaken = page(&[8, 9], 9, false);
     overtaken.bounds.floor = Seq::new(7);
     assert!(matches!(pair.poll(), Some(Action::Read { .. })));
-    pair.viewer.handle_page(&log("a1"), overtaken);
+    pair.viewer.handle_page(&log("a1"), &overtaken);
     let said = pair.said();
     assert_eq!(
         said[0],
@@ -120,7 +120,7 @@ fn unsubscribing_ends_a_log_even_while_it_is_read() {
     assert!(matches!(pair.poll(), Some(Action::Read { .. })));
     pair.send(&json!({"type": "unsubscribe", "log": "agent/a1"}));
     assert!(matches!(pair.poll(), Some(Action::Leave(_))));
-    pair.viewer.handle_page(&log("a1"), page(&[1], 3, true));
+    pair.viewer.handle_page(&log("a1"), &page(&[1], 3, true));
     assert!(pair.poll().is_none());
 }
 
@@ -279,7 +279,7 @@ impl Pair {
     /// Answers the read that is asked for.
     fn page(&mut self, seqs: &[u64], head: u64, more: bool) {
         assert!(matches!(self.poll(), Some(Action::Read { .. })));
-        self.viewer.handle_page(&log("a1"), page(seqs, head, more));
+        self.viewer.handle_page(&log("a1"), &page(seqs, head, more));
     }
 
     fn nothing(&mut self) {
@@ -292,7 +292,7 @@ impl Pair {
         let mut frames = Vec::new();
         while !self.viewer.out.is_empty() {
             let Some(Action::Send(frame)) = self.poll() else { panic!("frames come first") };
-            frames.push(serde_json::from_slice(&frame).unwrap());
+            frames.push(serde_json::from_slice(&websocket::payload(&frame)).unwrap());
         }
         self.viewer.handle_sent();
         frames
@@ -317,12 +317,13 @@ fn bounds(floor: u64, head: u64) -> Bounds {
     Bounds { epoch: Epoch::new("e1"), floor: Seq::new(floor), head: Seq::new(head) }
 }
 
-fn page(seqs: &[u64], head: u64, more: bool) -> Page {
+fn page(seqs: &[u64], head: u64, more: bool) -> EncodedPage {
     let record = |seq: &u64| {
         let event = NewEvent::of(Timestamp::from_unix_ms(0), "x", &seq).unwrap().at(Seq::new(*seq));
         Record { seq: event.seq, kind: event.kind.clone(), key: None, envelope: event.encode() }
     };
-    Page { bounds: bounds(0, head), records: seqs.iter().map(record).collect(), more }
+    let page = Page { bounds: bounds(0, head), records: seqs.iter().map(record).collect(), more };
+    EncodedPage::of(&log("a1"), page)
 }
 
 fn kinds(frames: &[Value]) -> Vec<&str> {

@@ -23,7 +23,7 @@ async fn p20_frames_that_are_none_close_a_viewer_with_a_code() {
         (Message::text("[]"), 4400),
         (Message::text(r#"{"type":"dance"}"#), 4400),
         (Message::text(r#"{"type":"subscribe","log":"../etc"}"#), 4400),
-        (Message::binary(b"{}".to_vec()), 4400),
+        (Message::binary(b"{}".to_vec()), 1003),
         (Message::text(large), 4413),
         (Message::text(huge), 4413),
     ] {
@@ -39,15 +39,15 @@ async fn p20_bytes_that_are_no_frames_close_with_a_code() {
     let server = Server::start().await;
     for (bytes, code) in [
         // Text of one byte that is not UTF-8, masked with zeros.
-        (&[0x81, 0x81, 0, 0, 0, 0, 0xff][..], 4400),
+        (&[0x81, 0x81, 0, 0, 0, 0, 0xff][..], 1007),
         // A reserved bit (RSV1) without the extension that means it.
-        (&[0xc1, 0x81, 0, 0, 0, 0, b'x'][..], 4400),
+        (&[0xc1, 0x81, 0, 0, 0, 0, b'x'][..], 1002),
         // A reserved opcode.
-        (&[0x83, 0x81, 0, 0, 0, 0, b'x'][..], 4400),
+        (&[0x83, 0x81, 0, 0, 0, 0, b'x'][..], 1002),
         // A length of 2^62.
         (&[0x81, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], 4413),
         // No mask.
-        (&[0x81, 0x01, b'x'][..], 4400),
+        (&[0x81, 0x01, b'x'][..], 1002),
     ] {
         let mut viewer = server.stream("/v1/stream").await;
         viewer.next().await;
@@ -65,7 +65,7 @@ async fn p20_frames_that_are_none_close_a_wrapper_with_a_code() {
         (Message::text(json!({"type": "append", "first": 0, "events": []}).to_string()), 4400),
         (Message::text(json!({"type": "append", "first": u64::MAX, "events": [{}]}).to_string()), 4400),
         (Message::text(hello("a1", "p1", 1).to_string()), 4400),
-        (Message::binary(vec![0]), 4400),
+        (Message::binary(vec![0]), 1003),
         (Message::text(large), 4413),
     ] {
         let mut wrapper = server.wrapper("a1", "p1", 1).await;
