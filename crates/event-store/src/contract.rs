@@ -83,6 +83,43 @@ pub trait EventStore: Send + Sync + fmt::Debug + 'static {
     fn text_search(&self) -> Option<&dyn TextSearch> {
         None
     }
+
+    /// How much the store holds and has done, for metrics. Cheap; a backend says what it knows.
+    fn figures(&self) -> StoreFigures {
+        StoreFigures::default()
+    }
+}
+
+/// What a store holds, and what it has done since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreFigures {
+    /// Logs that are there.
+    pub logs: u64,
+    /// Events kept in them.
+    pub events: u64,
+    /// Bytes on disk, the write-ahead log included.
+    pub bytes: u64,
+    /// Bytes of the write-ahead log.
+    pub wal_bytes: u64,
+    /// Transactions that were synced.
+    pub commits: u64,
+    /// Time they took, from the first statement to the end of the sync.
+    pub commit_nanos: u64,
+    /// Times the write-ahead log was copied into the database.
+    pub checkpoints: u64,
+    /// Time that took.
+    pub checkpoint_nanos: u64,
+    /// Events appended.
+    pub appended: u64,
+    /// Events that retention took.
+    pub pruned: u64,
+    /// Events that compaction took.
+    pub compacted: u64,
+    /// Events that were moved from the journal to where they are read.
+    pub filed: u64,
+    /// Reads that found damage.
+    pub corrupt: u64,
 }
 
 /// Events to append.
@@ -203,42 +240,31 @@ pub struct Page {
 }
 
 impl Page {
-    /// Takes as many of the log's next events as the limit allows, and at least one.
-    pub(crate) fn collect(bounds: Bounds, limit: ReadLimit, rest: &mut dyn Iterator<Item = &Record>) -> Self {
-        let mut room = Room::of(limit);
+    /// Takes as many of the log's next events as the limit allows, and at least one. A damaged event, of which only the
+    /// position is known, ends the page; if it is the first, it is all there is.
+    pub(crate) fn collect(
+        bounds: Bounds,
+        limit: ReadLimit,
+        rest: &mut dyn Iterator<Item = Result<&Record, Seq>>,
+    ) -> Result<Self, Seq> {
+        let mut left = limit;
         let mut page = Self { bounds, records: Vec::new(), more: false };
-        for record in rest {
-            if !room.take(record.envelope.len()) {
-                page.more = true;
-                break;
+        for event in rest {
+            let is_first = page.records.is_empty();
+            match event {
+                Ok(record) if is_first || (left.events > 0 && left.bytes >= record.envelope.len()) => {
+                    left.events = left.events.saturating_sub(1);
+                    left.bytes = left.bytes.saturating_sub(record.envelope.len());
+                    page.records.push(record.clone());
+                }
+                Err(damaged) if is_first => return Err(damaged),
+                Ok(_) | Err(_) => {
+                    page.more = true;
+                    break;
+                }
             }
-            page.records.push(record.clone());
         }
-        page
-    }
-}
-
-/// What a page still has room for.
-#[derive(Debug)]
-pub(crate) struct Room {
-    left: ReadLimit,
-    is_empty: bool,
-}
-
-impl Room {
-    pub(crate) fn of(limit: ReadLimit) -> Self {
-        Self { left: limit, is_empty: true }
-    }
-
-    /// Makes room for one more event; the first one always fits.
-    pub(crate) fn take(&mut self, bytes: usize) -> bool {
-        if !self.is_empty && (self.left.events == 0 || self.left.bytes < bytes) {
-            return false;
-        }
-        self.is_empty = false;
-        self.left.events = self.left.events.saturating_sub(1);
-        self.left.bytes = self.left.bytes.saturating_sub(bytes);
-        true
+        Ok(page)
     }
 }
 

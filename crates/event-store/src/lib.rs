@@ -57,7 +57,7 @@ mod tail;
 
 pub use contract::{
     Append, AppendError, Appended, Bounds, EventStore, LogSummary, Page, ProducerBatch, ProducerState,
-    ReadError, ReadLimit, Record, Retention, RetentionPolicy, Snapshot, StoreError,
+    ReadError, ReadLimit, Record, Retention, RetentionPolicy, Snapshot, StoreError, StoreFigures,
 };
 pub use memory::MemoryStore;
 pub use search::{SearchError, TextSearch};

@@ -105,9 +105,9 @@ impl EventStore for MemoryStore {
 
     async fn read(&self, log: &LogId, after: Seq, limit: ReadLimit) -> Result<Page, ReadError> {
         self.with_log(log, |kept| {
-            let mut rest =
-                kept.records.range((Bound::Excluded(after), Bound::Unbounded)).map(|(_, (_, record))| record);
-            Page::collect(kept.state.bounds(), limit, &mut rest)
+            let range = kept.records.range((Bound::Excluded(after), Bound::Unbounded));
+            let mut rest = range.map(|(_, (_, record))| Ok(record));
+            Page::collect(kept.state.bounds(), limit, &mut rest).expect("memory is not damaged")
         })
     }
 

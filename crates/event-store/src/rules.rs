@@ -12,9 +12,9 @@ use bytes::Bytes;
 use protocol::{Effect, Epoch, Event, Key, LogId, NewEvent, Seq, Timestamp, limits};
 
 pub(crate) use index::{Entry, Index};
-pub(crate) use producers::{ProducerChange, Producers};
+pub(crate) use producers::Producers;
 
-use crate::{Append, AppendError, Appended, Bounds, LogSummary, Record, Retention};
+use crate::{Append, AppendError, Appended, Bounds, LogSummary, ProducerState, Record, Retention};
 
 /// What is known of one log, besides its events' bytes.
 #[derive(Debug, Clone)]
@@ -60,10 +60,26 @@ impl Header {
 }
 
 /// An event to be written, with what compaction needs of it later.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) record: Record,
     pub(crate) session: Option<Arc<str>>,
+    /// It removed its key.
+    pub(crate) tombstone: bool,
+}
+
+impl Stored {
+    /// What the index keeps of it.
+    pub(crate) fn entry(&self) -> Entry {
+        let Self { record, session, tombstone } = self;
+        Entry {
+            seq: record.seq,
+            bytes: u32::try_from(record.envelope.len()).unwrap_or(u32::MAX),
+            key: record.key.clone(),
+            session: session.clone(),
+            tombstone: *tombstone,
+        }
+    }
 }
 
 /// What one append changes: write `stored`, take away `obsolete` and everything up to `floor`.
@@ -77,12 +93,9 @@ pub(crate) struct Change {
     pub(crate) floor: Seq,
     /// What the caller is told.
     pub(crate) appended: Appended,
-    /// Bytes of envelopes that the floor took.
-    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only what is on disk is deleted later"))]
-    pub(crate) pruned_bytes: u64,
     /// The newest producer, if it is other than before.
     #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only durable backends write it"))]
-    pub(crate) producer: Option<ProducerChange>,
+    pub(crate) producer: Option<ProducerState>,
 }
 
 impl LogState {
@@ -162,14 +175,13 @@ impl LogState {
         };
         let appended = events.len();
         let (stored, obsolete) = self.push(events);
-        let pruned_bytes = self.prune();
+        self.prune();
         let stored = stored.into_iter().filter(|s| s.record.seq > self.floor).collect();
         Ok(Change {
             stored,
             obsolete,
             floor: self.floor,
             appended: Appended { epoch: self.epoch.clone(), head: self.head, appended, acked },
-            pruned_bytes,
             producer,
         })
     }
@@ -197,14 +209,8 @@ impl LogState {
                 (Effect::Append, _) | (Effect::Replace | Effect::Remove, None) => {}
             }
             self.newest = Some(event.time);
-            let one = store(seq, event, key);
-            self.index.push(Entry {
-                seq,
-                bytes: u32::try_from(one.record.envelope.len()).unwrap_or(u32::MAX),
-                key: one.record.key.clone(),
-                session: one.session.clone(),
-                tombstone: classified.effect == Effect::Remove,
-            });
+            let one = store(seq, event, key, classified.effect);
+            self.index.push(one.entry());
             stored.push(one);
             self.head = seq;
         }
@@ -216,16 +222,13 @@ impl LogState {
         (stored, obsolete)
     }
 
-    /// Raises the floor until the log keeps to its retention; says how many bytes that took. The newest event always
-    /// stays.
-    fn prune(&mut self) -> u64 {
-        let before = self.index.bytes();
+    /// Raises the floor until the log keeps to its retention. The newest event always stays.
+    fn prune(&mut self) {
         let Retention { events, bytes, idle: _ } = self.retention;
         while self.index.events() > 1 && (self.index.events() > events || self.index.bytes() > bytes) {
             let Some(oldest) = self.index.pop_oldest() else { break };
             self.floor = oldest;
         }
-        before - self.index.bytes()
     }
 }
 
@@ -243,10 +246,10 @@ fn check_sizes(events: &[NewEvent]) -> Result<(), AppendError> {
 }
 
 /// The event at its position, encoded once and for all (§1).
-fn store(seq: Seq, event: NewEvent, key: Option<Key>) -> Stored {
+fn store(seq: Seq, event: NewEvent, key: Option<Key>, effect: Effect) -> Stored {
     let NewEvent { time, kind, session, data } = event;
     let event = Event { seq, time, kind, session, key, data };
     let envelope: Bytes = event.encode();
     let Event { kind, session, key, .. } = event;
-    Stored { record: Record { seq, kind, key, envelope }, session }
+    Stored { record: Record { seq, kind, key, envelope }, session, tombstone: effect == Effect::Remove }
 }

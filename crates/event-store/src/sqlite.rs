@@ -1,14 +1,17 @@
 //! The durable backend: one SQLite database, one writer thread, some reader threads.
 
+mod block;
+mod checksum;
 mod file;
+mod filing;
 mod group;
 mod live;
 mod options;
 mod readers;
-mod rows;
+mod recover;
 #[cfg_attr(not(test), expect(dead_code, reason = "the writer of the next layout keeps it in step"))]
 mod search;
-mod sound;
+mod tables;
 mod writer;
 
 use std::{
@@ -30,10 +33,8 @@ pub use self::{
 };
 use self::{
     group::Logs,
-    live::{HotLimit, LiveLogs, Published},
+    live::{Found, HotLimit, LiveLogs},
     readers::ReadJob,
-    rows::Damaged,
-    sound::Sound,
     writer::{Job, Writer},
 };
 use crate::{
@@ -81,13 +82,14 @@ impl SqliteStore {
         let file::Opened { path, writer: conn, readers, lock } = file::open(path.as_ref(), &options)?;
         let hot = HotLimit { events: options.hot_events, bytes: options.hot_bytes };
         let live = Arc::new(LiveLogs::new(hot));
-        show_logs(&path, &conn, &live)?;
+        let backlog = recover::recover(&path, &conn, &live, options.journal_bytes)?;
         let logs = Logs {
             policy: options.retention,
             epochs: Epochs::Random,
             limit: options.open_logs.max(1),
             open: HashMap::new(),
             tick: 0,
+            backlog,
         };
         let (writes, write_jobs) = mpsc::channel(WRITE_QUEUE);
         let (reads, read_jobs) = mpsc::channel(READ_QUEUE);
@@ -100,17 +102,17 @@ impl SqliteStore {
             ended,
             lock: Mutex::new(Some(lock)),
         };
-        let writer = Writer::new(conn, path, live, logs);
+        let writer = Writer::new(conn, path, Arc::clone(&live), logs);
         let guard = alive.clone();
         store.spawn("event-store-writer", move || {
             writer.run(write_jobs);
             drop(guard);
         })?;
-        let shared = Arc::new((Sound::default(), Mutex::new(read_jobs)));
+        let read_jobs = Arc::new(Mutex::new(read_jobs));
         for conn in readers {
-            let (shared, guard) = (Arc::clone(&shared), alive.clone());
+            let (live, jobs, guard) = (Arc::clone(&live), Arc::clone(&read_jobs), alive.clone());
             store.spawn("event-store-reader", move || {
-                readers::run(&conn, &shared.0, &shared.1);
+                readers::run(&conn, &live, &jobs);
                 drop((conn, guard));
             })?;
         }
@@ -176,21 +178,6 @@ impl SqliteStore {
     }
 }
 
-/// Everything that is known of logs without their events, as the database has it.
-fn show_logs(path: &Path, conn: &rusqlite::Connection, live: &LiveLogs) -> Result<(), OpenError> {
-    let failed = |source| file::refine(path, source);
-    let damaged = |Damaged| file::damaged(path, "what it says of a log does not match its checksum");
-    for row in rows::load_logs(conn).map_err(failed)?.map_err(damaged)? {
-        let producers = rows::load_producers(conn, row.id).map_err(failed)?.map_err(damaged)?;
-        let producer = producers.newest().cloned();
-        live.publish(
-            &row.log,
-            Published { header: row.header, producer, records: Vec::new(), obsolete: Vec::new() },
-        );
-    }
-    Ok(())
-}
-
 #[async_trait]
 impl EventStore for SqliteStore {
     async fn append(&self, log: &LogId, batch: Append) -> Result<Appended, AppendError> {
@@ -199,7 +186,7 @@ impl EventStore for SqliteStore {
     }
 
     async fn read(&self, log: &LogId, after: Seq, limit: ReadLimit) -> Result<Page, ReadError> {
-        if let Some(page) = self.live.page(log, after, limit)? {
+        if let Found::Page(page) = self.live.find(log, after, limit)? {
             return Ok(page);
         }
         let log = log.clone();

@@ -1,8 +1,6 @@
 //! The laws of a log, on random histories: the rules against a naive model that keeps every event for ever and finds
 //! out by looking at all of them.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use protocol::{Effect, Event, Key, LogId, NewEvent, RawData, Seq, Timestamp, view::SessionView};
 
@@ -107,12 +105,12 @@ proptest! {
 struct Log {
     state: LogState,
     records: Vec<Record>,
-    sessions: Vec<(Seq, Option<Arc<str>>)>,
+    entries: Vec<Entry>,
 }
 
 impl Log {
     fn new(retention: Retention) -> Self {
-        Self { state: LogState::new(Epoch::new("e"), retention), records: Vec::new(), sessions: Vec::new() }
+        Self { state: LogState::new(Epoch::new("e"), retention), records: Vec::new(), entries: Vec::new() }
     }
 
     fn append(&mut self, batch: Vec<NewEvent>) {
@@ -120,20 +118,14 @@ impl Log {
         for seq in &change.obsolete {
             assert!(self.records.iter().any(|record| record.seq == *seq), "{seq} was not there to be taken");
         }
-        self.sessions.extend(change.stored.iter().map(|s| (s.record.seq, s.session.clone())));
+        self.entries.extend(change.stored.iter().map(Stored::entry));
         self.records.extend(change.stored.into_iter().map(|stored| stored.record));
         self.records.retain(|r| r.seq > change.floor && change.obsolete.binary_search(&r.seq).is_err());
     }
 
     fn restore(&mut self, retention: Retention) {
-        let entries = self.records.iter().map(|record| Entry {
-            seq: record.seq,
-            bytes: u32::try_from(record.envelope.len()).unwrap(),
-            key: record.key.clone(),
-            session: self.sessions.iter().find(|(seq, _)| *seq == record.seq).unwrap().1.clone(),
-            tombstone: record.key.is_some() && Effect::of(&record.kind) == Effect::Remove,
-        });
-        let entries: Vec<_> = entries.collect();
+        let is_kept = |entry: &&Entry| self.records.iter().any(|record| record.seq == entry.seq);
+        let entries: Vec<_> = self.entries.iter().filter(is_kept).cloned().collect();
         self.state = LogState::restore(self.state.header(), retention, Producers::default(), entries);
     }
 

@@ -1,6 +1,6 @@
 //! Who has appended to a log: repetitions, holes and fences.
 
-use protocol::{LogId, NewEvent, ProducerId};
+use protocol::{LogId, NewEvent};
 use serde::Deserialize;
 
 use crate::{AppendError, ProducerBatch, ProducerState};
@@ -20,15 +20,6 @@ pub(crate) struct Admission {
     pub(crate) repeated: usize,
     /// The producer's last number once the batch is committed.
     pub(crate) acked: u64,
-}
-
-/// What an append does to the producers of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ProducerChange {
-    /// This one is to be kept.
-    pub(crate) newest: ProducerState,
-    /// This one is not kept any more.
-    pub(crate) forgotten: Option<ProducerId>,
 }
 
 impl Producers {
@@ -79,17 +70,30 @@ impl Producers {
         })
     }
 
-    /// Keeps what was admitted; says what is different.
-    pub(crate) fn record(&mut self, batch: ProducerBatch, acked: u64) -> Option<ProducerChange> {
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only durable backends keep them"))]
+    /// All that are remembered, the newest last.
+    pub(crate) fn all(&self) -> &[ProducerState] {
+        &self.0
+    }
+
+    /// Keeps what was admitted; gives the newest producer, if it is other than before.
+    pub(crate) fn record(&mut self, batch: ProducerBatch, acked: u64) -> Option<ProducerState> {
         let ProducerBatch { producer, generation, first: _ } = batch;
         let newest = ProducerState { producer, generation, acked };
         if self.newest() == Some(&newest) {
             return None;
         }
+        self.put(newest.clone());
+        Some(newest)
+    }
+
+    /// Makes this one the newest, and forgets the oldest if there are too many.
+    pub(crate) fn put(&mut self, newest: ProducerState) {
         self.0.retain(|known| known.producer != newest.producer);
-        self.0.push(newest.clone());
-        let forgotten = (self.0.len() > REMEMBERED).then(|| self.0.remove(0).producer);
-        Some(ProducerChange { newest, forgotten })
+        self.0.push(newest);
+        if self.0.len() > REMEMBERED {
+            self.0.remove(0);
+        }
     }
 }
 
@@ -166,12 +170,11 @@ mod tests {
     #[test]
     fn only_so_many_producers_are_remembered_and_the_newest_are() {
         let mut producers = Producers::default();
-        let mut forgotten = Vec::new();
         for generation in 1..=REMEMBERED as u64 + 2 {
-            let change = producers.record(batch(&format!("p{generation}"), generation, 1), generation);
-            forgotten.extend(change.unwrap().forgotten);
+            let newest = producers.record(batch(&format!("p{generation}"), generation, 1), generation);
+            assert_eq!(newest.as_ref(), producers.newest());
         }
-        assert_eq!(forgotten, ["p1".parse().unwrap(), "p2".parse().unwrap()]);
+        assert_eq!(producers.all()[0].producer, "p3".parse().unwrap());
         assert_eq!(producers.newest().map(|p| p.generation), Some(REMEMBERED as u64 + 2));
         assert_eq!(producers.0.len(), REMEMBERED);
     }

@@ -8,21 +8,20 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{Durability, SqliteOptions};
+use super::{Durability, SqliteOptions, tables::SCHEMA};
 
 /// "gstn": says that a SQLite file is an event store.
 const APPLICATION_ID: i32 = 0x6773_746e;
 /// The schema this code writes; a higher one is refused.
-pub(super) const SCHEMA_VERSION: i32 = 1;
-/// With a table per log a commit dirties a page per log: small pages write least.
-const PAGE_BYTES: u64 = 4096;
+pub(super) const SCHEMA_VERSION: i32 = 2;
+/// A segment is a few pages: large ones are read from a cold disk with fewer seeks, small ones write less.
+const PAGE_BYTES: u64 = 16 * 1024;
 /// The write-ahead log is cut back to this after a checkpoint.
 pub(super) const WAL_BYTES: u64 = 64 * 1024 * 1024;
-/// Pages in the write-ahead log after which a commit checkpoints: 16 MiB.
+/// Pages in the write-ahead log after which a commit checkpoints: 64 MiB.
 const CHECKPOINT_PAGES: u32 = 4096;
-/// Compiled statements kept by the writer: a few per open log.
-const WRITER_STATEMENTS: usize = 1024;
-const READER_STATEMENTS: usize = 128;
+/// Compiled statements that a connection keeps: all there are.
+const STATEMENTS: usize = 64;
 
 /// Why a store was not opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +145,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
-    conn.set_prepared_statement_cache_capacity(WRITER_STATEMENTS);
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(conn)
 }
 
@@ -155,7 +154,7 @@ fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
         path,
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
-    conn.set_prepared_statement_cache_capacity(READER_STATEMENTS);
+    conn.set_prepared_statement_cache_capacity(STATEMENTS);
     conn.execute_batch("PRAGMA query_only=ON; PRAGMA cell_size_check=ON; PRAGMA cache_size=-2048;")?;
     Ok(conn)
 }
@@ -184,15 +183,7 @@ fn create(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(&format!("PRAGMA page_size={PAGE_BYTES}; PRAGMA journal_mode=WAL;"))?;
     conn.execute_batch(&format!(
         "BEGIN IMMEDIATE;
-         CREATE TABLE logs (
-             id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL, floor INTEGER NOT NULL,
-             head INTEGER NOT NULL, newest INTEGER, events INTEGER NOT NULL, bytes INTEGER NOT NULL,
-             crc INTEGER NOT NULL);
-         CREATE TABLE producers (
-             log INTEGER NOT NULL, producer TEXT NOT NULL, generation INTEGER NOT NULL, acked INTEGER NOT NULL,
-             crc INTEGER NOT NULL, PRIMARY KEY (log, producer)) WITHOUT ROWID;
-         CREATE TABLE snapshots (
-             log INTEGER PRIMARY KEY, seq INTEGER NOT NULL, data BLOB NOT NULL, crc INTEGER NOT NULL);
+         {SCHEMA}
          PRAGMA application_id={APPLICATION_ID};
          PRAGMA user_version={SCHEMA_VERSION};
          COMMIT;"

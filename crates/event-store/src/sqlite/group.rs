@@ -1,25 +1,32 @@
 //! One transaction: carries out jobs on the open logs and on the database alike.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use protocol::{LogId, Seq};
 use rusqlite::Connection;
 
 use super::{
-    live::{LiveLogs, Published},
-    rows::{self, Damaged, LogRow},
+    block::Block,
+    filing::{Backlog, Filed, Row},
+    live::{Kept, Live, LiveLogs, Published},
+    readers,
+    tables::{
+        LAST_POSITION,
+        journal::{self, Appending},
+        logs, obsolete,
+        segments::{self, Broken},
+        snapshots,
+    },
     writer::Job,
 };
 use crate::{
-    Append, AppendError, Appended, ReadError, Record, Retention, RetentionPolicy, StoreError,
+    Append, AppendError, Appended, ReadError, RetentionPolicy, StoreError,
     epochs::Epochs,
-    rules::{Change, Header, LogState},
+    rules::{Change, LogState, Stored},
 };
-
-/// Pruned events that may stay on disk before they are deleted, so that a full log does not delete at each append.
-const GARBAGE_EVENTS: u64 = 256;
-/// Their bytes.
-const GARBAGE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The logs whose state is in memory, and what is needed to make new ones.
 #[derive(Debug)]
@@ -32,18 +39,17 @@ pub(super) struct Logs {
     pub(super) open: HashMap<LogId, OpenLog>,
     /// Counts transactions, for [`OpenLog::used`].
     pub(super) tick: u64,
+    /// What is in the journal, as of the last transaction.
+    pub(super) backlog: Backlog,
 }
 
 /// A log that the writer has in memory.
 #[derive(Debug)]
 pub(super) struct OpenLog {
-    /// Names its table.
+    /// Names it in the database.
     id: i64,
     state: LogState,
-    /// Events up to here are not on disk any more.
-    cleared: Seq,
-    /// Bytes below the floor that still are.
-    garbage_bytes: u64,
+    live: Arc<Live>,
     /// The transaction that last wrote to it.
     used: u64,
 }
@@ -63,44 +69,46 @@ pub(super) struct Group<'a> {
     conn: &'a Connection,
     live: &'a LiveLogs,
     logs: &'a mut Logs,
+    filed: Filed,
     /// Keyed by name: what is to be shown after the commit.
     touched: BTreeMap<LogId, Touched>,
+    /// What was added to the journal.
+    rows: Vec<Row>,
 }
 
 /// What this transaction did to a log.
 #[derive(Debug, Default)]
 struct Touched {
     /// An incarnation of it was removed before whatever else is here.
-    removed: bool,
-    records: Vec<Record>,
+    removed: Option<Arc<Live>>,
+    /// The id of the incarnation that was made.
+    created: Option<i64>,
+    stored: Vec<Stored>,
     obsolete: Vec<Seq>,
+    producer: Option<crate::ProducerState>,
 }
 
 impl<'a> Group<'a> {
     pub(super) fn new(conn: &'a Connection, live: &'a LiveLogs, logs: &'a mut Logs) -> Self {
         logs.tick += 1;
-        Self { conn, live, logs, touched: BTreeMap::new() }
+        Self { conn, live, logs, filed: Filed::default(), touched: BTreeMap::new(), rows: Vec::new() }
     }
 
-    pub(super) fn begin(&mut self) -> rusqlite::Result<()> {
+    /// Begins, and files about twice as many events as it will append, so that the journal cannot grow.
+    pub(super) fn begin(&mut self, events: usize) -> rusqlite::Result<()> {
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        self.filed = self.logs.backlog.file(self.conn, events * 2)?;
         Ok(())
     }
 
     /// Does one job. An error is one of the database; what a job may not do is in its outcome.
     pub(super) fn carry_out(&mut self, job: &Job) -> rusqlite::Result<Outcome> {
         Ok(match job {
-            Job::Append { log, batch, .. } => Outcome::Append(self.append(log, batch)?),
-            Job::PutSnapshot { log, snapshot, .. } => {
-                Outcome::PutSnapshot(match rows::load_log(self.conn, log)? {
-                    Some(Ok(row)) => {
-                        rows::put_snapshot(self.conn, row.id, snapshot)?;
-                        Ok(())
-                    }
-                    Some(Err(Damaged)) => Err(ReadError::Store(rows::damaged_log(log))),
-                    None => Err(ReadError::UnknownLog { log: log.clone() }),
-                })
-            }
+            Job::Append { log, batch, .. } => Outcome::Append(self.append(log, batch.clone())?),
+            Job::PutSnapshot { log, snapshot, .. } => Outcome::PutSnapshot(match self.id(log) {
+                Some(id) => Ok(snapshots::put(self.conn, id, snapshot)?),
+                None => Err(ReadError::UnknownLog { log: log.clone() }),
+            }),
             Job::Remove { log, .. } => {
                 self.remove(log)?;
                 Outcome::Removed
@@ -115,30 +123,23 @@ impl<'a> Group<'a> {
         })
     }
 
-    /// Writes the row of every log that changed: once, however many batches it got.
-    pub(super) fn write_headers(&mut self) -> rusqlite::Result<()> {
-        for log in self.touched.keys() {
-            if let Some(open) = self.logs.open.get(log) {
-                rows::update_log(self.conn, open.id, log, &open.state.header())?;
-            }
-        }
-        Ok(())
-    }
-
     /// After the commit: shows everybody what is there.
     pub(super) fn publish(self) {
-        for (log, Touched { removed, records, mut obsolete }) in self.touched {
-            if removed {
-                self.live.removed(&log);
+        let Self { live, logs, filed, touched, rows, .. } = self;
+        logs.backlog.publish(filed, live.hot);
+        for (log, Touched { removed, created, stored, obsolete, producer }) in touched {
+            if let Some(removed) = removed {
+                live.removed(&removed);
             }
-            let Some(open) = self.logs.open.get(&log) else { continue };
-            obsolete.sort_unstable();
-            let producer = open.state.producers().newest().cloned();
-            self.live.publish(&log, Published { header: open.state.header(), producer, records, obsolete });
+            let Some(open) = logs.open.get(&log) else { continue };
+            let created = created.map(|id| (id, log));
+            let header = open.state.header();
+            open.live.publish(Published { created, header, producer, stored, obsolete }, live.hot);
         }
-        for log in self.logs.surplus() {
-            self.live.cool(&log);
+        for row in rows {
+            logs.backlog.push(row);
         }
+        logs.close_surplus();
     }
 
     /// After a failure: the database holds what was there before, and memory must not differ.
@@ -148,62 +149,89 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn append(&mut self, log: &LogId, batch: &Append) -> rusqlite::Result<Result<Appended, AppendError>> {
-        let batch = batch.clone();
+    fn append(&mut self, log: &LogId, batch: Append) -> rusqlite::Result<Result<Appended, AppendError>> {
         let is_known = match self.load(log)? {
             Ok(is_known) => is_known,
             Err(error) => return Ok(Err(error.into())),
         };
-        if !is_known {
-            let mut state = LogState::new(self.logs.epochs.next(), self.logs.policy.of(log));
-            // A refused batch makes no log.
-            let change = match state.append(log, batch) {
-                Ok(change) => change,
-                Err(error) => return Ok(Err(error)),
+        if is_known {
+            let open = self.logs.open.get_mut(log).expect("it was just loaded");
+            if let Err(error) = check_position(open.state.bounds().head, &batch) {
+                return Ok(Err(error.into()));
+            }
+            return match open.state.append(log, batch) {
+                Ok(change) => self.write(log, change).map(Ok),
+                Err(error) => Ok(Err(error)),
             };
-            self.touched.entry(log.clone()).or_default();
-            let id = rows::insert_log(self.conn, log, &state.header())?;
-            let open = OpenLog { id, state, cleared: Seq::ZERO, garbage_bytes: 0, used: 0 };
-            self.logs.open.insert(log.clone(), open);
-            return self.write(log, change).map(Ok);
         }
-        let open = self.logs.open.get_mut(log).expect("it was just loaded");
-        match open.state.append(log, batch) {
-            Ok(change) => self.write(log, change).map(Ok),
-            Err(error) => Ok(Err(error)),
-        }
+        let mut state = LogState::new(self.logs.epochs.next(), self.logs.policy.of(log));
+        let header = state.header();
+        // A refused batch makes no log.
+        let change = match state.append(log, batch) {
+            Ok(change) => change,
+            Err(error) => return Ok(Err(error)),
+        };
+        let touched = self.touched.entry(log.clone()).or_default();
+        let Some(id) = logs::insert(self.conn, log, &header)? else {
+            return Ok(Err(AppendError::Store(exhausted("make a log"))));
+        };
+        touched.created = Some(id);
+        let live = self.live.entry(log);
+        self.logs.open.insert(log.clone(), OpenLog { id, state, live, used: 0 });
+        self.write(log, change).map(Ok)
     }
 
     /// Does to the database what the rules did to the state.
     fn write(&mut self, log: &LogId, change: Change) -> rusqlite::Result<Appended> {
+        let Change { stored, obsolete: gone, floor: _, appended, producer } = change;
         let touched = self.touched.entry(log.clone()).or_default();
         let open = self.logs.open.get_mut(log).expect("a log that is written is open");
         open.used = self.logs.tick;
-        for stored in &change.stored {
-            rows::insert_event(self.conn, open.id, stored)?;
+        let mut filed = Seq::ZERO;
+        if !gone.is_empty() {
+            let before = || open.live.kept(|kept| kept.filing.filed).unwrap_or_default();
+            filed = self.filed.filing(open.id).map_or_else(before, |filing| filing.filed);
         }
-        for seq in &change.obsolete {
-            rows::delete_event(self.conn, open.id, *seq)?;
+        let (marked, pending) = gone.split_at(gone.partition_point(|seq| *seq <= filed));
+        for seq in marked {
+            obsolete::insert(self.conn, open.id, *seq)?;
         }
-        if let Some(producer) = &change.producer {
-            rows::change_producer(self.conn, open.id, producer)?;
+        let mut block = Block::default();
+        for stored in &stored {
+            block.push(open.id, stored, false);
         }
-        open.garbage_bytes += change.pruned_bytes;
-        if open.has_garbage(self.logs.policy.of(log)) {
-            open.clear(self.conn)?;
+        journal::insert(
+            self.conn,
+            &Appending {
+                id: self.logs.backlog.next() + i64::try_from(self.rows.len()).expect("a group is small"),
+                log: open.id,
+                header: &open.state.header(),
+                producer: producer.as_ref(),
+                obsolete: pending,
+                block: &block,
+            },
+        )?;
+        let last = stored.last().map_or(Seq::ZERO, |stored| stored.record.seq);
+        let live = Arc::clone(&open.live);
+        self.rows.push(Row { live, log: open.id, last, bytes: block.len() as u64 });
+        if !gone.is_empty() {
+            touched.stored.retain(|stored| gone.binary_search(&stored.record.seq).is_err());
         }
-        touched.records.retain(|record| change.obsolete.binary_search(&record.seq).is_err());
-        touched.records.extend(change.stored.into_iter().map(|stored| stored.record));
-        touched.obsolete.extend(change.obsolete);
-        Ok(change.appended)
+        touched.stored.extend(stored);
+        touched.obsolete.extend(gone);
+        touched.producer = producer.or(touched.producer.take());
+        Ok(appended)
     }
 
     fn remove(&mut self, log: &LogId) -> rusqlite::Result<()> {
-        // A row that is damaged is removed by its name's id all the same.
-        let Some(id) = rows::find_id(self.conn, log)? else { return Ok(()) };
-        self.touched.insert(log.clone(), Touched { removed: true, ..Touched::default() });
+        let Some(id) = self.id(log) else { return Ok(()) };
+        let live = self.live.entry(log);
+        self.touched.insert(log.clone(), Touched { removed: Some(live), ..Touched::default() });
         self.logs.open.remove(log);
-        rows::delete_log(self.conn, id)
+        segments::clear(self.conn, id)?;
+        obsolete::clear(self.conn, id)?;
+        snapshots::delete(self.conn, id)?;
+        logs::delete(self.conn, id)
     }
 
     /// Prunes all that a log has.
@@ -211,11 +239,20 @@ impl<'a> Group<'a> {
         if !self.load(log)?.unwrap_or(false) {
             return Ok(0);
         }
-        self.touched.entry(log.clone()).or_default();
         let open = self.logs.open.get_mut(log).expect("it was just loaded");
         let pruned = open.state.empty();
-        open.clear(self.conn)?;
+        let change = open.state.append(log, Append::default()).expect("nothing can be wrong with nothing");
+        self.write(log, change)?;
         Ok(pruned)
+    }
+
+    /// The number of a log, if there is one by now.
+    fn id(&self, log: &LogId) -> Option<i64> {
+        match (self.logs.open.get(log), self.touched.get(log)) {
+            (Some(open), _) => Some(open.id),
+            (None, Some(Touched { removed: Some(_), .. })) => None,
+            (None, _) => self.live.id(log).ok(),
+        }
     }
 
     /// Takes a log into memory; says whether there is one.
@@ -223,65 +260,64 @@ impl<'a> Group<'a> {
         if self.logs.open.contains_key(log) {
             return Ok(Ok(true));
         }
-        let (LogRow { id, header, .. }, producers) = match rows::load_log(self.conn, log)? {
-            None => return Ok(Ok(false)),
-            Some(Err(Damaged)) => return Ok(Err(rows::damaged_log(log))),
-            Some(Ok(row)) => match rows::load_producers(self.conn, row.id)? {
-                Ok(producers) => (row, producers),
-                Err(Damaged) => return Ok(Err(rows::damaged_log(log))),
-            },
-        };
-        let (entries, has_pruned) = rows::load_entries(self.conn, id, header.floor)?;
-        let Header { floor, head, events, .. } = header;
-        let highest = entries.last().map_or(floor, |entry| entry.seq);
-        let is_ordered = entries.is_sorted_by(|one, next| one.seq < next.seq);
-        if entries.len() as u64 != events || highest > head || !is_ordered {
-            return Ok(Err(rows::incomplete_log(log)));
+        if self.id(log).is_none() {
+            return Ok(Ok(false));
         }
-        let state = LogState::restore(header, self.logs.policy.of(log), producers, entries);
-        let open = OpenLog {
-            id,
-            state,
-            cleared: if has_pruned { Seq::ZERO } else { floor },
-            garbage_bytes: 0,
-            used: self.logs.tick,
+        let live = self.live.entry(log);
+        let Some((id, state)) = live.kept(|kept| (kept.id, self.restore(log, kept))) else {
+            return Ok(Ok(false));
         };
-        self.logs.open.insert(log.clone(), open);
-        Ok(Ok(true))
-    }
-}
-
-impl OpenLog {
-    fn has_garbage(&self, retention: Retention) -> bool {
-        let events = self.state.bounds().floor.get() - self.cleared.get();
-        events > GARBAGE_EVENTS.min(retention.events / 4)
-            || self.garbage_bytes > GARBAGE_BYTES.min(retention.bytes / 4)
+        Ok(match state? {
+            Ok(state) => {
+                let used = self.logs.tick;
+                self.logs.open.insert(log.clone(), OpenLog { id, state, live, used });
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        })
     }
 
-    /// Deletes what is below the floor.
-    fn clear(&mut self, conn: &Connection) -> rusqlite::Result<()> {
-        let floor = self.state.bounds().floor;
-        rows::delete_events_through(conn, self.id, floor)?;
-        self.cleared = floor;
-        self.garbage_bytes = 0;
-        Ok(())
+    /// The state of a log from its segments and from what is not filed.
+    fn restore(&self, log: &LogId, kept: &Kept) -> rusqlite::Result<Result<LogState, StoreError>> {
+        let filing = self.filed.filing(kept.id).unwrap_or(kept.filing);
+        let entries = match segments::entries(self.conn, kept.id, filing)? {
+            Ok(entries) => entries,
+            Err(Broken) => return Ok(Err(readers::incomplete_log(log))),
+        };
+        // What this transaction has filed is among them already.
+        let pending = kept.pending(filing.filed).map(|pending| pending.stored.entry());
+        let entries = entries.into_iter().filter(|entry| kept.returns(entry.seq)).chain(pending);
+        let (header, producers) = (kept.header.clone(), kept.producers.clone());
+        Ok(Ok(LogState::restore(header, self.logs.policy.of(log), producers, entries)))
     }
 }
 
 impl Logs {
     /// Lets go of the least recently written logs if there are too many: of a quarter at a time, so that finding them
     /// is rare.
-    fn surplus(&mut self) -> Vec<LogId> {
+    fn close_surplus(&mut self) {
         if self.open.len() <= self.limit {
-            return Vec::new();
+            return;
         }
         let mut by_use: Vec<_> = self.open.iter().map(|(log, open)| (open.used, log.clone())).collect();
         by_use.sort_unstable();
         by_use.truncate(self.open.len() - self.limit + self.limit / 4);
-        let surplus: Vec<_> = by_use.into_iter().map(|(_, log)| log).collect();
-        for log in &surplus {
-            self.open.remove(log);
+        for (_, log) in by_use {
+            if let Some(open) = self.open.remove(&log) {
+                open.live.kept_mut(Kept::cool);
+            }
         }
-        surplus
     }
+}
+
+/// Whether the batch leaves the log below the last position that this backend can tell apart.
+fn check_position(head: Seq, batch: &Append) -> Result<(), StoreError> {
+    if head.get() + batch.events.len() as u64 > LAST_POSITION.get() {
+        return Err(exhausted("give an event a position"));
+    }
+    Ok(())
+}
+
+fn exhausted(doing: &'static str) -> StoreError {
+    StoreError::Backend { doing, source: "there are no more numbers".into() }
 }

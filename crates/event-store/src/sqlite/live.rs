@@ -1,56 +1,60 @@
 //! What every handle sees of the logs without SQL: their bounds, their newest events, and who waits for more.
 
+mod kept;
+mod ring;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use protocol::{LogId, Seq, Timestamp};
 
+pub(super) use self::{kept::Kept, ring::HotLimit};
+use super::tables::logs::Filing;
 use crate::{
-    Head, HeadFeed, LogSummary, Page, ProducerState, ReadError, ReadLimit, Record, RetentionPolicy,
-    StoreError, Tail, rules::Header,
+    Head, HeadFeed, LogSummary, Page, ProducerState, ReadError, ReadLimit, RetentionPolicy, StoreError, Tail,
+    rules::{Header, Stored},
 };
 
 /// All logs of a store, as of their last commit. The writer changes it, after each commit; everybody reads it.
 #[derive(Debug)]
 pub(super) struct LiveLogs {
-    hot: HotLimit,
+    pub(super) hot: HotLimit,
     /// Keyed by name, so that listing is in order. A log that is only followed has nothing `kept`.
     by_name: Mutex<BTreeMap<LogId, Arc<Live>>>,
     /// Why the store is closed, once it is.
     closed: OnceLock<String>,
 }
 
-/// How many of a log's newest events are in memory.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct HotLimit {
-    pub(super) events: usize,
-    pub(super) bytes: usize,
-}
-
+/// One log.
 #[derive(Debug)]
-struct Live {
+pub(super) struct Live {
     head: HeadFeed,
     kept: Mutex<Option<Kept>>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    header: Header,
-    producer: Option<ProducerState>,
-    ring: Ring,
 }
 
 /// What one commit did to a log.
 #[derive(Debug)]
 pub(super) struct Published {
+    /// The log and its id, if this commit made it.
+    pub(super) created: Option<(i64, LogId)>,
     pub(super) header: Header,
+    /// The newest producer, if it is another than before.
     pub(super) producer: Option<ProducerState>,
     /// Events written, in order.
-    pub(super) records: Vec<Record>,
-    /// Positions that are gone, ascending.
+    pub(super) stored: Vec<Stored>,
+    /// Positions that are gone.
     pub(super) obsolete: Vec<Seq>,
+}
+
+/// Where the next events of a log are.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// In memory, all of them.
+    Page(Page),
+    /// The first of them are in segments.
+    Filed(Arc<Live>, i64, Filing),
 }
 
 impl LiveLogs {
@@ -75,12 +79,30 @@ impl LiveLogs {
     }
 
     pub(super) fn producer(&self, log: &LogId) -> Result<Option<ProducerState>, ReadError> {
-        self.kept(log, |kept| kept.producer.clone())
+        self.kept(log, |kept| kept.producers.newest().cloned())
     }
 
-    /// A page, if everything after the position is in memory.
-    pub(super) fn page(&self, log: &LogId, after: Seq, limit: ReadLimit) -> Result<Option<Page>, ReadError> {
-        self.kept(log, |kept| kept.page(after, limit))
+    /// The number of a log in the database.
+    pub(super) fn id(&self, log: &LogId) -> Result<i64, ReadError> {
+        self.kept(log, |kept| kept.id)
+    }
+
+    /// A page, if everything after the position is in memory, or where it is.
+    pub(super) fn find(&self, log: &LogId, after: Seq, limit: ReadLimit) -> Result<Found, ReadError> {
+        self.check_open()?;
+        let unknown = || ReadError::UnknownLog { log: log.clone() };
+        let live = lock(&self.by_name).get(log).cloned().ok_or_else(unknown)?;
+        let kept = lock(&live.kept);
+        let kept_log = kept.as_ref().ok_or_else(unknown)?;
+        match kept_log.page(after, limit) {
+            Some(Ok(page)) => Ok(Found::Page(page)),
+            Some(Err(seq)) => Err(ReadError::Corrupt { log: log.clone(), seq }),
+            None => {
+                let (id, filing) = (kept_log.id, kept_log.filing);
+                drop(kept);
+                Ok(Found::Filed(live, id, filing))
+            }
+        }
     }
 
     pub(super) fn list(&self) -> Vec<LogSummary> {
@@ -99,38 +121,30 @@ impl LiveLogs {
         logs.iter().filter(|(log, live)| is_idle(log, live)).map(|(log, _)| log.clone()).collect()
     }
 
-    /// Shows what was committed, then wakes who waits for it.
-    pub(super) fn publish(&self, log: &LogId, published: Published) {
-        let live = lock(&self.by_name).entry(log.clone()).or_insert_with(Live::unknown).clone();
-        let head = Head { epoch: published.header.epoch.clone(), seq: published.header.head };
-        {
-            let mut kept = lock(&live.kept);
-            match kept.as_mut().filter(|kept| kept.header.epoch == head.epoch) {
-                Some(kept) => kept.update(published, self.hot),
-                None => *kept = Some(Kept::new(published, self.hot)),
-            }
-        }
+    /// The place of a log, for the writer.
+    pub(super) fn entry(&self, log: &LogId) -> Arc<Live> {
+        Arc::clone(lock(&self.by_name).entry(log.clone()).or_insert_with(Live::unknown))
+    }
+
+    /// Shows a log as it was found in the database.
+    pub(super) fn restore(&self, kept: Kept) -> Arc<Live> {
+        let live = self.entry(&kept.log);
+        let head = Head { epoch: kept.header.epoch.clone(), seq: kept.header.head };
+        *lock(&live.kept) = Some(kept);
         live.head.publish(Some(head));
+        live
     }
 
-    /// Shows that a log is gone. Whoever follows it waits for its next incarnation.
-    pub(super) fn removed(&self, log: &LogId) {
-        let mut logs = lock(&self.by_name);
-        if let Some(live) = logs.get(log) {
-            *lock(&live.kept) = None;
-            live.head.publish(None);
-        }
-        forget_unused(&mut logs);
+    /// The place of logs that are not there any more.
+    pub(super) fn gone() -> Arc<Live> {
+        Live::unknown()
     }
 
-    /// Frees the newest events of a log; reads of them go to the database.
-    pub(super) fn cool(&self, log: &LogId) {
-        let live = lock(&self.by_name).get(log).cloned();
-        if let Some(live) = live
-            && let Some(kept) = lock(&live.kept).as_mut()
-        {
-            kept.ring = Ring::starting_at(kept.header.head);
-        }
+    /// Lets go of a log that was removed. Whoever follows it waits for its next incarnation.
+    pub(super) fn removed(&self, live: &Live) {
+        *lock(&live.kept) = None;
+        live.head.publish(None);
+        forget_unused(&mut lock(&self.by_name));
     }
 
     /// Ends all tails, and every later call fails. The first reason stays.
@@ -156,98 +170,46 @@ impl LiveLogs {
         self.check_open()?;
         let live = lock(&self.by_name).get(log).cloned();
         let unknown = || ReadError::UnknownLog { log: log.clone() };
-        let live = live.ok_or_else(unknown)?;
-        let kept = lock(&live.kept);
-        kept.as_ref().map(f).ok_or_else(unknown)
+        live.and_then(|live| live.kept(f)).ok_or_else(unknown)
     }
 }
 
 impl Live {
+    /// What is kept of the log, if it is there.
+    pub(super) fn kept<T>(&self, f: impl FnOnce(&Kept) -> T) -> Option<T> {
+        lock(&self.kept).as_ref().map(f)
+    }
+
+    /// The same, for the writer.
+    pub(super) fn kept_mut<T>(&self, f: impl FnOnce(&mut Kept) -> T) -> Option<T> {
+        lock(&self.kept).as_mut().map(f)
+    }
+
+    /// Shows what was committed, then wakes who waits for it.
+    pub(super) fn publish(&self, published: Published, hot: HotLimit) {
+        let head = Head { epoch: published.header.epoch.clone(), seq: published.header.head };
+        {
+            let mut kept = lock(&self.kept);
+            if let Some((id, log)) = published.created.clone() {
+                *kept = Some(Kept::new(id, log, published.header.clone()));
+            }
+            if let Some(kept) = kept.as_mut() {
+                kept.update(published, hot);
+            }
+        }
+        self.head.publish(Some(head));
+    }
+
     fn unknown() -> Arc<Self> {
         Arc::new(Self { head: HeadFeed::new(), kept: Mutex::new(None) })
     }
 }
 
-impl Kept {
-    fn new(published: Published, hot: HotLimit) -> Self {
-        let Published { header, producer, records, obsolete: _ } = published;
-        // Of a log that was there before, earlier events are on disk only.
-        let before = records.first().map_or(header.head, |first| Seq::new(first.seq.get() - 1));
-        let mut ring = Ring::starting_at(before.max(header.floor));
-        ring.push(records, hot);
-        Self { header, producer, ring }
-    }
-
-    fn update(&mut self, published: Published, hot: HotLimit) {
-        let Published { header, producer, records, obsolete } = published;
-        self.ring.remove(&obsolete);
-        self.ring.push(records, hot);
-        self.ring.raise(header.floor);
-        self.header = header;
-        self.producer = producer;
-    }
-
-    fn page(&self, after: Seq, limit: ReadLimit) -> Option<Page> {
-        let mut rest = self.ring.after(after.max(self.header.floor))?;
-        Some(Page::collect(self.header.bounds(), limit, &mut rest))
-    }
-}
-
-/// The newest events of a log.
-#[derive(Debug)]
-struct Ring {
-    /// Every kept event above this is here.
-    base: Seq,
-    records: VecDeque<Record>,
-    bytes: usize,
-}
-
-impl Ring {
-    fn starting_at(base: Seq) -> Self {
-        Self { base, records: VecDeque::new(), bytes: 0 }
-    }
-
-    fn after(&self, after: Seq) -> Option<impl Iterator<Item = &Record>> {
-        let from = self.records.partition_point(|record| record.seq <= after);
-        (after >= self.base).then(|| self.records.range(from..))
-    }
-
-    fn push(&mut self, records: Vec<Record>, hot: HotLimit) {
-        for record in records {
-            self.bytes += record.envelope.len();
-            self.records.push_back(record);
-        }
-        while self.records.len() > hot.events || self.bytes > hot.bytes {
-            self.pop();
-        }
-    }
-
-    fn remove(&mut self, obsolete: &[Seq]) {
-        if obsolete.last().is_none_or(|last| *last <= self.base) {
-            return;
-        }
-        self.records.retain(|record| obsolete.binary_search(&record.seq).is_err());
-        self.bytes = self.records.iter().map(|record| record.envelope.len()).sum();
-    }
-
-    fn raise(&mut self, floor: Seq) {
-        while self.records.front().is_some_and(|record| record.seq <= floor) {
-            self.pop();
-        }
-        self.base = self.base.max(floor);
-    }
-
-    fn pop(&mut self) {
-        if let Some(oldest) = self.records.pop_front() {
-            self.bytes -= oldest.envelope.len();
-            self.base = oldest.seq;
-        }
-    }
-}
-
-/// Names that nobody keeps or follows do not add up.
+/// Names that nobody keeps or follows do not add up. One that the writer is about to publish is held by it.
 fn forget_unused(logs: &mut BTreeMap<LogId, Arc<Live>>) {
-    logs.retain(|_, live| lock(&live.kept).is_some() || live.head.is_followed());
+    logs.retain(|_, live| {
+        Arc::strong_count(live) > 1 || lock(&live.kept).is_some() || live.head.is_followed()
+    });
 }
 
 /// Nothing panics while one of these locks is held, so a poisoned one still guards whole values.

@@ -26,12 +26,15 @@ pub struct SqliteOptions {
     pub max_bytes: Option<u64>,
     /// Threads that read what is not in memory. Default: 2.
     pub readers: usize,
-    /// Newest events per log that are read from memory. Default: 256.
+    /// Bytes of newest events, of all logs together, that stay in the journal before they are filed by log. They are in
+    /// memory, and opening the store reads them. Default: 16 MiB.
+    pub journal_bytes: u64,
+    /// Newest events per log that are read from memory, beside those in the journal. Default: 256.
     pub hot_events: usize,
     /// Their bytes at most. Default: 128 KiB.
     pub hot_bytes: usize,
     /// Logs whose index and newest events are in memory at a time; the least recently written go first.
-    /// Default: 1,024.
+    /// Default: 16,384.
     pub open_logs: usize,
 }
 
@@ -42,9 +45,10 @@ impl Default for SqliteOptions {
             durability: Durability::Full,
             max_bytes: None,
             readers: 2,
+            journal_bytes: 16 * 1024 * 1024,
             hot_events: 256,
             hot_bytes: 128 * 1024,
-            open_logs: 1024,
+            open_logs: 16 * 1024,
         }
     }
 }
@@ -75,6 +79,13 @@ impl SqliteOptions {
     #[must_use]
     pub fn with_readers(mut self, readers: usize) -> Self {
         self.readers = readers;
+        self
+    }
+
+    /// The same with another bound of the journal.
+    #[must_use]
+    pub fn with_journal_bytes(mut self, bytes: u64) -> Self {
+        self.journal_bytes = bytes;
         self
     }
 

@@ -29,6 +29,16 @@ pub(super) enum Job {
     PruneIdle { now: Timestamp, reply: oneshot::Sender<Result<u64, StoreError>> },
 }
 
+impl Job {
+    /// Events that it appends at most.
+    fn appends(&self) -> usize {
+        match self {
+            Self::Append { batch, .. } => batch.events.len().max(1),
+            Self::PutSnapshot { .. } | Self::Remove { .. } | Self::PruneIdle { .. } => 0,
+        }
+    }
+}
+
 /// The state of the writer thread.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -92,37 +102,36 @@ impl Writer {
             }
             Err(error) => error,
         };
-        match Failure::of(&error) {
-            Failure::Fatal => return Err(error),
-            Failure::Full => {
-                for job in jobs {
-                    reply(job, Err(StoreError::Full { source: None }));
-                }
+        let failure = Failure::of(&error);
+        if failure == Failure::Fatal {
+            return Err(error);
+        }
+        if jobs.len() > 1 {
+            // One of them does not go: the others must not fail with it. A removal goes where an append finds no space.
+            for job in jobs {
+                self.commit(vec![job])?;
             }
-            Failure::Job if jobs.len() == 1 => {
-                for job in jobs {
-                    let source = error.to_string().into();
-                    reply(job, Err(StoreError::Backend { doing: "write", source }));
-                }
-            }
-            // One of them does not go: the others must not fail with it.
-            Failure::Job => {
-                for job in jobs {
-                    self.commit(vec![job])?;
-                }
-            }
+            return Ok(());
+        }
+        for job in jobs {
+            let source = error.to_string().into();
+            let refused = match failure {
+                Failure::Full => StoreError::Full { source: Some(source) },
+                Failure::Fatal | Failure::Job => StoreError::Backend { doing: "write", source },
+            };
+            reply(job, Err(refused));
         }
         Ok(())
     }
 
     /// One transaction; shows its effects once it is committed, and leaves no trace if it is not.
     fn transact(&mut self, jobs: &[Job]) -> rusqlite::Result<Vec<Outcome>> {
+        let events = jobs.iter().map(Job::appends).sum();
         let mut group = Group::new(&self.conn, &self.live, &mut self.logs);
-        let done = group.begin().and_then(|()| {
+        let done = group.begin(events).and_then(|()| {
             let outcomes =
                 jobs.iter().map(|job| group.carry_out(job)).collect::<rusqlite::Result<Vec<_>>>()?;
-            group.write_headers()?;
-            self.conn.execute_batch("COMMIT")?;
+            self.conn.prepare_cached("COMMIT")?.execute([])?;
             Ok(outcomes)
         });
         match done {
@@ -179,7 +188,7 @@ impl Size {
         match job {
             Job::Append { batch, .. } => {
                 let bytes = batch.events.iter().map(|event| event.data.json().len()).sum();
-                Self { events: batch.events.len().max(1), bytes }
+                Self { events: job.appends(), bytes }
             }
             Job::PutSnapshot { snapshot, .. } => Self { events: 1, bytes: snapshot.data.len() },
             Job::Remove { .. } | Job::PruneIdle { .. } => Self { events: 1, bytes: 0 },

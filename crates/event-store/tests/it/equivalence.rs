@@ -13,9 +13,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn p5_p10_sqlite_does_what_memory_does(calls in prop::collection::vec(call(), 1..60), hot in 0..4_usize) {
+    fn p5_p10_sqlite_does_what_memory_does(calls in prop::collection::vec(call(), 1..60), hot in 0..4_usize, journal in 0..3_u64) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(compare(calls, hot));
+        runtime.block_on(compare(calls, hot, journal * 1_000));
     }
 }
 
@@ -27,13 +27,16 @@ enum Call {
     Restart,
 }
 
-async fn compare(calls: Vec<Call>, hot: usize) {
+async fn compare(calls: Vec<Call>, hot: usize, journal: u64) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("events.db");
     let retention = Retention { events: 9, bytes: 2_500, idle: Some(std::time::Duration::from_millis(50)) };
     let policy = RetentionPolicy { agent: retention, town: Retention::UNBOUNDED };
-    let options =
-        SqliteOptions::default().with_retention(policy).with_hot(hot, 100_000).with_open_logs(1 + hot);
+    let options = SqliteOptions::default()
+        .with_retention(policy)
+        .with_hot(hot, 100_000)
+        .with_open_logs(1 + hot)
+        .with_journal_bytes(journal);
     let memory = MemoryStore::new(policy);
     let mut sqlite = SqliteStore::open(&path, options).unwrap();
     for call in calls {

@@ -3,7 +3,8 @@
 use std::{fs, path::Path};
 
 use gastown_event_store::{
-    Append, AppendError, EventStore, OpenError, ReadError, ReadLimit, SqliteOptions, SqliteStore, StoreError,
+    Append, AppendError, EventStore, OpenError, ReadError, ReadLimit, Retention, RetentionPolicy,
+    SqliteOptions, SqliteStore, StoreError,
 };
 use protocol::{LogId, NewEvent, Seq, Timestamp};
 
@@ -73,7 +74,7 @@ fn a_newer_schema_is_refused_by_name() {
     drop(open(&path).unwrap());
     rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 7").unwrap();
     match open(&path) {
-        Err(OpenError::NewerSchema { found: 7, supported: 1, .. }) => {}
+        Err(OpenError::NewerSchema { found: 7, supported: 2, .. }) => {}
         other => panic!("{other:?}"),
     }
 }
@@ -149,7 +150,9 @@ async fn closing_finishes_what_is_queued_and_ends_tails() {
 async fn a_full_disk_refuses_the_append_and_takes_the_next_that_fits() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("events.db");
-    let store = SqliteStore::open(&path, SqliteOptions::default().with_max_bytes(256 * 1024)).unwrap();
+    let options = SqliteOptions::default().with_max_bytes(1024 * 1024).with_journal_bytes(64 * 1024);
+    let unbounded = RetentionPolicy { agent: Retention::UNBOUNDED, town: Retention::UNBOUNDED };
+    let store = SqliteStore::open(&path, options.with_retention(unbounded)).unwrap();
     let mut acked = 0;
     let refused = loop {
         match store.append(&log(), Append::of(events(acked..acked + 10))).await {
@@ -161,19 +164,24 @@ async fn a_full_disk_refuses_the_append_and_takes_the_next_that_fits() {
         matches!(refused, AppendError::Store(StoreError::Full { .. })) && refused.is_retryable(),
         "{refused:?}"
     );
-    assert!(acked > 100);
-    let limit = ReadLimit { events: 10_000, bytes: usize::MAX };
-    let page = store.read(&log(), Seq::ZERO, limit).await.unwrap();
+    assert!(acked > 1_000, "{acked}");
+    let page = store.read(&log(), Seq::ZERO, everything()).await.unwrap();
     assert_eq!((page.records.len() as u64, page.bounds.head.get()), (acked, acked));
     assert_eq!(store.tail(&log()).head().map(|head| head.seq.get()), Some(acked));
     let other: LogId = "agent/other".parse().unwrap();
-    store.append(&other, Append::of(vec![])).await.expect_err("there is no page left for another table");
+    let refused = store.append(&other, Append::of(events(0..1_000))).await;
+    assert!(matches!(refused, Err(AppendError::Store(StoreError::Full { .. }))), "{refused:?}");
+    assert!(matches!(store.bounds(&other).await, Err(ReadError::UnknownLog { .. })));
     store.remove(&log()).await.unwrap();
-    assert_eq!(store.append(&other, Append::of(events(0..100))).await.unwrap().head, Seq::new(100));
+    assert_eq!(store.append(&other, Append::of(events(0..1_000))).await.unwrap().head, Seq::new(1_000));
 }
 
 fn open(path: &Path) -> Result<SqliteStore, OpenError> {
     SqliteStore::open(path, SqliteOptions::default())
+}
+
+fn everything() -> ReadLimit {
+    ReadLimit { events: usize::MAX, bytes: usize::MAX }
 }
 
 fn log() -> LogId {

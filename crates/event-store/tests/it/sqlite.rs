@@ -1,5 +1,5 @@
-//! The conformance suite on [`SqliteStore`]: with its defaults, and with next to nothing in memory, so that every read
-//! comes from disk and every append loads its log.
+//! The conformance suite on [`SqliteStore`]: with its defaults, with next to nothing in memory, so that every append loads
+//! its log, and with a journal that holds next to nothing, so that every read comes from segments.
 
 use gastown_event_store::{
     RetentionPolicy, SqliteOptions, SqliteStore, conformance::Fixture, conformance_tests,
@@ -16,6 +16,12 @@ mod with_nothing_in_memory {
     use super::*;
     conformance_tests!(Sqlite::with(cold()));
     durable_conformance_tests!(Sqlite::with(cold()));
+}
+
+mod with_everything_filed {
+    use super::*;
+    conformance_tests!(Sqlite::with(cold().with_journal_bytes(0)));
+    durable_conformance_tests!(Sqlite::with(cold().with_journal_bytes(0)));
 }
 
 struct Sqlite {
