@@ -4,6 +4,7 @@
 //! the events of which [`Text::of`] makes a text, and of these the ones that [`Terms::match_in`] finds.
 
 mod excerpt;
+mod since;
 mod terms;
 mod text;
 mod words;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 pub use self::{
     excerpt::{Excerpt, Piece},
+    since::{SinceError, since},
     terms::{Term, Terms, TermsError},
     text::Text,
     words::{Word, words},

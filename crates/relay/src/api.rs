@@ -6,6 +6,7 @@ use protocol::{
     AgentId, Command, CommandId, CommandResult, Epoch, ErrorCode, ErrorDetail, LogId, NewEvent, Seq,
     Timestamp,
     frame::{StartAt, WrapperPresence, WrapperState},
+    search::{Found, Search},
 };
 
 use crate::Delivery;
@@ -47,6 +48,14 @@ pub trait RelayApi: Send + Sync {
     /// # Errors
     /// When it is still there.
     async fn remove_log(&self, log: &LogId) -> Result<(), ApiError>;
+
+    /// Looks for texts in the logs (§4.4). A relay whose store cannot search refuses.
+    ///
+    /// # Errors
+    /// When nothing was looked for.
+    async fn search(&self, _search: &Search) -> Result<Found, ApiError> {
+        Err(ApiError::Refused(ErrorDetail::new(ErrorCode::Unsupported, "this relay cannot search")))
+    }
 }
 
 /// Where events came to lie.

@@ -32,7 +32,7 @@ impl Text {
     /// | `message.part.updated` of text | `prompt` or `text`: by whom it is, the payload tells (a prompt has no `time`) |
     /// | … of reasoning, of a tool call, of a patch, of a subtask | `reasoning`; `tool`: name, title, input, output; `patch`: paths; `prompt` |
     /// | `session.error`, `agent.failed` | `error` |
-    /// | `question.asked`, `permission.asked` | `question`, `permission` |
+    /// | `question.asked`, `permission.asked`, and the answers to them, which say what was asked | `question`, `permission` |
     /// | `session.created`, `session.updated` | `session`: the title |
     /// | `agent.done` | `done` |
     #[must_use]
@@ -48,6 +48,8 @@ impl Text {
             }
             "question.asked" => of_question(read(data)?),
             "permission.asked" => of_permission(read(data)?),
+            "question.replied" | "question.rejected" => of_answer(read(data)?)?,
+            "permission.replied" => of_permission(read::<Reply<Permission>>(data)?.asked?),
             "agent.failed" => of_failed(read(data)?),
             "agent.done" => Self::new(TextKind::Done, [(Field::Text, read::<Done>(data)?.summary?)]),
             _ => return None,
@@ -93,7 +95,10 @@ const TYPES: &[&str] = &[
     "session.created",
     "session.updated",
     "question.asked",
+    "question.replied",
+    "question.rejected",
     "permission.asked",
+    "permission.replied",
     "agent.failed",
     "agent.done",
 ];
@@ -111,6 +116,14 @@ struct Failure {
 #[derive(Deserialize)]
 struct SessionInfo {
     info: Session,
+}
+
+/// An answer, with what was asked.
+#[derive(Deserialize)]
+struct Reply<T> {
+    asked: Option<T>,
+    #[serde(default)]
+    answers: Vec<Vec<String>>,
 }
 
 /// A payload of another shape has no text: that is no error, the event is kept as it is.
@@ -175,6 +188,12 @@ fn of_question(question: Question) -> Text {
         [question.header, question.question].into_iter().chain(options)
     });
     Text::new(TextKind::Question, [(Field::Text, joined(lines))])
+}
+
+fn of_answer(reply: Reply<Question>) -> Option<Text> {
+    let mut text = of_question(reply.asked?);
+    text.fields.push((Field::Output, joined(reply.answers.into_iter().flatten())));
+    Some(text)
 }
 
 fn of_permission(ask: Permission) -> Text {
@@ -301,6 +320,28 @@ mod tests {
             let text = Text::of(kind, &data.to_string()).unwrap_or_else(|| panic!("{kind} {data}"));
             assert_eq!(text.kind, expected, "{kind} {data}");
             assert!(text.fields.iter().any(|(_, text)| text.contains("quota")), "{kind} {data}");
+        }
+    }
+
+    #[test]
+    fn an_answer_has_the_text_of_what_was_asked() {
+        let cases = [
+            (
+                "question.replied",
+                json!({ "asked": { "questions": [] }, "answers": [["quota"]] }),
+                TextKind::Question,
+            ),
+            (
+                "question.rejected",
+                json!({ "asked": { "questions": [{ "header": "quota" }] } }),
+                TextKind::Question,
+            ),
+            ("permission.replied", json!({ "asked": { "patterns": ["quota"] } }), TextKind::Permission),
+        ];
+        for (kind, data, expected) in cases {
+            let text = Text::of(kind, &data.to_string()).unwrap();
+            assert_eq!((text.kind, text.fields.last().unwrap().1.as_str()), (expected, "quota"), "{kind}");
+            assert_eq!(Text::of(kind, "{}"), None, "of an older wrapper");
         }
     }
 

@@ -5,6 +5,7 @@ use std::{env, fs, path::PathBuf};
 use protocol::{
     ErrorBody, Event,
     frame::{FromViewer, FromWrapper, ToViewer, ToWrapper},
+    search::Found,
 };
 use schemars::{Schema, schema_for};
 
@@ -56,6 +57,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
     vec![
         ("error", schema_for!(ErrorBody)),
         ("event", schema_for!(Event)),
+        ("found", schema_for!(Found)),
         ("from-viewer", schema_for!(FromViewer)),
         ("from-wrapper", schema_for!(FromWrapper)),
         ("to-viewer", schema_for!(ToViewer)),

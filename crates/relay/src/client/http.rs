@@ -13,11 +13,12 @@ use protocol::{
     LogId, NewEvent, ProducerId, Seq,
     frame::{GapReason, StartAt},
     limits,
+    search::{Found, Search},
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{ClientError, Credentials, Follow, endpoint::Endpoint};
+use super::{ClientError, Credentials, Follow, endpoint::Endpoint, search};
 use crate::{ApiError, AppendedAt, Delivery, Presence, RelayApi};
 
 /// How long a connection for a request may take to come about.
@@ -293,6 +294,15 @@ impl RelayApi for Client {
 
     async fn remove_log(&self, log: &LogId) -> Result<(), ApiError> {
         checked(self.request(Method::DELETE, &path(log)).await?, "remove a log").await.map(drop)
+    }
+
+    async fn search(&self, search: &Search) -> Result<Found, ApiError> {
+        if search.logs.as_ref().is_some_and(|logs| logs.is_empty()) {
+            // The route has no word for it: there a search that names no log is one in every log.
+            return Ok(Found::default());
+        }
+        let request = self.request(Method::GET, "v1/search").await?;
+        read(request.query(&search::query(search)), "search").await
     }
 }
 

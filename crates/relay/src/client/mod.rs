@@ -29,6 +29,7 @@ mod endpoint;
 mod error;
 mod follow;
 mod http;
+mod search;
 mod session;
 
 pub use credentials::{Credentials, TicketError, TicketSource, Token, TokenSource};

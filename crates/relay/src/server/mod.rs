@@ -11,6 +11,7 @@ mod problem;
 mod read;
 mod relay;
 mod routes;
+mod search;
 mod socket;
 mod sse;
 mod steer;

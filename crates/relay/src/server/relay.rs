@@ -9,12 +9,15 @@ use protocol::{
     AgentId, Command, CommandId, CommandResult, LogId, NewEvent, Timestamp,
     agent::Lost,
     frame::{StartAt, WrapperPresence},
+    search::{Found, Search},
 };
 use rand::RngExt as _;
 use store::{Append, EventStore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{clock, feed::Feeds, follow, links::Links, metrics::Metrics, problem, routes, writer::Writers};
+use super::{
+    clock, feed::Feeds, follow, links::Links, metrics::Metrics, problem, routes, search, writer::Writers,
+};
 use crate::{ApiError, AppendedAt, Delivery, Presence, RelayApi, auth::Authority};
 
 /// How a relay behaves.
@@ -218,6 +221,10 @@ impl RelayApi for Relay {
         }
         self.feeds().wake(log);
         Ok(())
+    }
+
+    async fn search(&self, search: &Search) -> Result<Found, ApiError> {
+        Ok(search::look(&**self.store(), search).await?)
     }
 }
 

@@ -8,7 +8,7 @@ use axum::{
 };
 use protocol::limits;
 
-use super::{Relay, gate, read, sse, steer, viewer_socket, wrapper_socket};
+use super::{Relay, gate, read, search, sse, steer, viewer_socket, wrapper_socket};
 use crate::auth::Capability;
 
 /// A route, and what it takes to be let in.
@@ -50,6 +50,7 @@ enum Endpoint {
     Command,
     Presence,
     Remove,
+    Search,
     Health,
     Ready,
     Metrics,
@@ -82,6 +83,7 @@ pub const ROUTES: &[Route] = &[
     row("GET", "/v1/towns/{town}/view", Needs::OnLog(Capability::Read), false, Endpoint::View),
     row("POST", "/v1/towns/{town}/events", Needs::OnLog(Capability::Admin), false, Endpoint::Append),
     row("DELETE", "/v1/towns/{town}", Needs::OnLog(Capability::Admin), false, Endpoint::Remove),
+    row("GET", "/v1/search", Needs::OnSomeLog(Capability::Read), false, Endpoint::Search),
     row("GET", "/healthz", Needs::Nothing, false, Endpoint::Health),
     row("GET", "/readyz", Needs::Nothing, false, Endpoint::Ready),
     row("GET", "/metrics", Needs::OnEveryLog(Capability::Read), false, Endpoint::Metrics),
@@ -117,6 +119,7 @@ impl Endpoint {
             }
             Self::Command => on(filter, steer::command).layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES)),
             Self::Remove => on(filter, steer::remove),
+            Self::Search => on(filter, search::search),
             Self::Health => on(filter, read::health),
             Self::Ready => on(filter, read::ready),
             Self::Metrics => on(filter, read::metrics),

@@ -7,4 +7,5 @@ mod authority;
 mod bad_input;
 mod life;
 mod readers;
+mod search;
 mod support;
