@@ -1,7 +1,8 @@
 // The page module: keeps a server-rendered page live. Everything that is shown comes from the server as HTML; this file
 // opens the stream, applies patches, and does what only a browser can: following the end, keys, ages, filters.
 //
-// Sections: patches · stream · connection · end of the page · forms · clocks · keys · find and filter · theme.
+// Sections: patches · stream · connection · end of the page · earlier rows · timeline · forms · clocks · keys ·
+// find and filter · theme.
 
 const $ = (id) => document.getElementById(id);
 const page = document.body.dataset;
@@ -10,14 +11,22 @@ const smooth = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" :
 
 // ─────────────────────────────── patches ───────────────────────────────
 
-// One operation of a patch (docs/protocol.md §5). An element that is not there needs no change.
-function apply([op, id, ...rest]) {
+// One operation of a patch (docs/protocol.md §5) at a position. An element that is not there needs no change, and rows
+// that were fetched later are at a later position already.
+function apply([op, id, ...rest], seq) {
+  const row = fetched.length && $(id)?.closest("[data-at]");
+  if (row && seq <= Number(row.dataset.at)) return;
   switch (op) {
     case "replace": return replace($(id), parse(rest[0]));
-    case "append": return $(id)?.append(rest[0]);
+    case "append": return append($(id), rest[0]);
     case "insert": return insert($(id), rest[0], parse(rest[1]));
     case "remove": return $(id)?.remove();
   }
+}
+
+function append(el, text) {
+  el?.append(text);
+  if (el) speed(el, text.length);
 }
 
 function parse(html) {
@@ -28,17 +37,20 @@ function parse(html) {
 
 function replace(old, fresh) {
   if (!old || !fresh || old.outerHTML === fresh.outerHTML) return;
+  if (old.id === "transcript") $("earlier")?.remove();
   keep(old, fresh);
   old.replaceWith(fresh);
   settle(fresh);
 }
 
-// An element whose id is there already takes that one's place and state.
+// An element whose id is there already takes that one's place and state. One that belongs before a row that is not on the
+// page belongs to the rows that are not on it either: a page holds a run of rows up to the last.
 function insert(parent, before, fresh) {
   if (!parent || !fresh) return;
   const old = fresh.id ? $(fresh.id) : null;
-  if (old) keep(old, fresh);
   const next = before ? $(before) : null;
+  if (before && !next) return void old?.remove();
+  if (old) keep(old, fresh);
   const held = isHeld(parent);
   if (held) moves.push([fresh.id, parent, before]);
   if (old && (held || (old.parentElement === parent && old.nextElementSibling === next))) {
@@ -87,7 +99,7 @@ function settle(fresh) {
     target?.focus({ preventScroll: true });
   }
   if (fresh.matches(".agent-row")) fresh.classList.add("is-fresh");
-  if (fresh.id === "state-filter") press();
+  if (fresh.matches(".chips")) press();
   tick(fresh);
   filterOne(fresh);
 }
@@ -130,7 +142,7 @@ async function connect() {
   url.protocol = url.protocol.replace("http", "ws");
   url.search = new URLSearchParams({ view: "html", after: cursor.seq, epoch: cursor.epoch });
   try {
-    const ticket = await ticketFor();
+    const ticket = page.key ?? (await ticketFor());
     if (ticket) url.searchParams.set("ticket", ticket);
   } catch {
     return again();
@@ -166,12 +178,10 @@ function take(frame) {
     case "subscribed":
       if (frame.epoch !== cursor.epoch) cursor.epoch = frame.epoch;
       break;
-    case "patch": {
-      const count = newRows(() => frame.ops.forEach(apply));
-      cursor.seq = frame.seq;
-      follow(count);
+    case "patch":
+      if (held) held.push(frame);
+      else patch(frame);
       break;
-    }
     case "live":
       tries = 0;
       refusedOnce = false;
@@ -186,9 +196,16 @@ function take(frame) {
   }
 }
 
+function patch(frame) {
+  const count = newRows(() => frame.ops.forEach((op) => apply(op, frame.seq)));
+  cursor.seq = frame.seq;
+  follow(count);
+}
+
 function closed(code) {
   socket = null;
   if (code === 4401) {
+    if (page.key) return location.reload();
     if (refusedOnce) return void signIn();
     refusedOnce = true;
   } else if (code === 4403 || code === 4404 || code === 4400) {
@@ -215,6 +232,10 @@ addEventListener("online", () => { if (!socket) { tries = 0; connect(); } });
 const WORDS = { live: "Live", catching_up: "Catching up", reconnecting: "Reconnecting", offline: "Offline", gap: "Gap" };
 
 function show(state) {
+  // What is on the page may be old by now, and looks so.
+  document.documentElement.toggleAttribute("data-stale", state === "reconnecting" || state === "offline");
+  const live = $("live");
+  if (live?.querySelector(".conn-dot")) live.dataset.state = state;
   for (const el of document.querySelectorAll(".conn")) {
     el.dataset.state = state;
     const word = el.querySelector(".conn-word");
@@ -276,6 +297,113 @@ function toEnd() {
 }
 $("jump")?.addEventListener("click", toEnd);
 
+// How fast it writes: characters of the last seconds, four to a token as is usual for prose and code.
+const written = [];
+function speed(el, characters) {
+  const note = el.closest(".part")?.querySelector(".rate");
+  if (!note) return;
+  const now = performance.now();
+  written.push([now, characters]);
+  while (written.length && written[0][0] < now - 3000) written.shift();
+  const seconds = Math.max(1, (now - written[0][0]) / 1000);
+  set(note, ` · about ${Math.round(written.reduce((sum, [, n]) => sum + n, 0) / 4 / seconds)} tok/s`);
+}
+
+// ─────────────────────────────── earlier rows ───────────────────────────────
+
+// Rows before those that the page began with are fetched as a page and put above. Patches wait meanwhile; those that the
+// fetched rows have already are not applied to them again.
+const fetched = [];
+let held = null;
+
+async function earlier(url) {
+  if (held) return;
+  held = [];
+  try {
+    const response = await fetch(url, { headers: { accept: "text/html" } });
+    if (!response.ok) throw new Error(`earlier rows: ${response.status}`);
+    const other = new DOMParser().parseFromString(await response.text(), "text/html");
+    const first = transcript.firstElementChild;
+    const rows = [];
+    for (const row of other.getElementById("transcript").children) {
+      if (row.id === first?.id) break;
+      rows.push(document.importNode(row, true));
+    }
+    const below = document.documentElement.scrollHeight - scrollY;
+    for (const row of rows) {
+      row.dataset.at = other.body.dataset.after;
+      tick(row);
+      filterOne(row);
+    }
+    fetched.push(...rows);
+    $("transcript").prepend(...rows);
+    const more = other.getElementById("earlier");
+    if (more) $("earlier").replaceWith(document.importNode(more, true));
+    else $("earlier").remove();
+    if (!following) scrollTo({ top: document.documentElement.scrollHeight - below });
+  } catch {
+    location.assign(url);
+  } finally {
+    const frames = held;
+    held = null;
+    frames.forEach(patch);
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("#earlier a");
+  if (!link || !page.stream) return;
+  event.preventDefault();
+  following = false;
+  earlier(link.href);
+});
+
+// ─────────────────────────────── timeline ───────────────────────────────
+
+// Dragging says where it would lead; letting go leads there. The server knows what time a moment is.
+const scrub = $("scrub-at");
+const began = scrub?.value;
+
+scrub?.addEventListener("input", () => {
+  const label = $("scrub-label");
+  label.hidden = scrub.value === began;
+  label.value = whenAt(Number(scrub.value));
+  label.style.setProperty("--at", `${scrub.value / 10}%`);
+  scrub.setAttribute("aria-valuetext", label.value);
+});
+scrub?.addEventListener("change", () => {
+  if (scrub.value !== began) scrub.form.requestSubmit();
+});
+scrub?.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  scrub.value = began;
+  $("scrub-label").hidden = true;
+});
+
+// The time of a moment: columns are of one width, pauses between them are left out.
+function whenAt(moment) {
+  const { start, width, runs } = $("scrub-past").dataset;
+  if (!runs) return "";
+  const slot = Math.round((moment * (Number($("scrub-past").dataset.slots) - 1)) / 1000);
+  let time = 0;
+  for (const run of runs.split(" ")) {
+    const [at, column] = run.split(":").map(Number);
+    if (at > slot) break;
+    time = Number(start) + (column + slot - at) * Number(width);
+  }
+  return clock.format(time);
+}
+
+// A mark leads to what it names, on this page if it is there.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a.scrub-mark, a.child-row, a.file-row");
+  const target = link?.hash && $(decodeURIComponent(link.hash.slice(1)));
+  if (!target) return;
+  event.preventDefault();
+  history.replaceState(null, "", link.hash);
+  reveal();
+});
+
 // The sticky head's height is known only here.
 const head = $("agent-head");
 if (head) {
@@ -327,6 +455,7 @@ document.addEventListener("click", async (event) => {
 
 // ─────────────────────────────── clocks ───────────────────────────────
 
+const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
 function span(ms) {
@@ -355,6 +484,7 @@ function tick(root) {
     else if (data.until !== undefined) set(el, at > now ? span(at - now + 999) : "now");
     else if (data.age !== undefined) set(el, el.closest(".age") ? span(now - at) : ago(now - at));
     else if (data.clock !== undefined) set(el, clock.format(at));
+    else if (data.date !== undefined) set(el, day.format(at));
   }
 }
 
@@ -380,18 +510,20 @@ addEventListener("keydown", (event) => {
     if (event.key === "Escape") field?.blur();
     return;
   }
+  if (event.key === "Escape" && $("side")?.matches(":target, :has(:target)")) return location.replace("#transcript");
   const key = event.key;
   if (prefix === "g") {
     prefix = "";
     if (key === "l") return toEnd();
     if (key === "a") return location.assign("/agents");
+    if (key === "s") return location.assign("/search");
   }
   const dock = document.querySelector("#dock:not([hidden])");
   const answer = { y: "once", a: "always", n: "reject" }[key.toLowerCase()];
   const button = answer && dock?.querySelector(`button[value=${answer}]`);
   if (button) return event.preventDefault(), button.click();
   if (key === "g") return void (prefix = "g");
-  if (key === "/") return focusOn($("find"), event);
+  if (key === "/") return focusOn($("find") ?? $("q") ?? $("search"), event);
   if (key === "j" || key === "k") return step(key === "j" ? 1 : -1);
   if (key === "o") return marked()?.querySelector("details > summary")?.click();
   if (/^[1-9]$/.test(key)) document.querySelectorAll(".ask .option input")[Number(key) - 1]?.click();
@@ -406,7 +538,7 @@ function focusOn(el, event) {
 const marked = () => document.querySelector(".part.is-marked");
 
 function step(by) {
-  const parts = [...document.querySelectorAll("#transcript > .part:not([hidden]):not(.is-away), #rig-town-agents > .agent-row:not(.is-away)")];
+  const parts = [...document.querySelectorAll("#transcript > .part:not([hidden]):not(.is-away), #rig-town-agents > .agent-row:not(.is-away), .hits > .hit")];
   const top = (head?.offsetHeight ?? 0) + 8;
   let at = parts.indexOf(marked());
   if (at < 0) at = parts.findIndex((el) => el.getBoundingClientRect().top >= top) - (by > 0 ? 1 : 0);
@@ -416,7 +548,7 @@ function step(by) {
   next.classList.add("is-marked");
   if (by < 0) following = false;
   next.scrollIntoView({ block: "nearest" });
-  next.querySelector(".agent-link")?.focus();
+  next.querySelector(".agent-link, .hit-link")?.focus({ preventScroll: true });
 }
 
 // ─────────────────────────────── find and filter ───────────────────────────────
@@ -458,7 +590,20 @@ const find = $("find");
 let hits = [];
 let hit = -1;
 
-find?.addEventListener("input", () => search());
+// What is looked for may be in rows that are not here yet.
+find?.addEventListener("input", async () => {
+  const link = document.querySelector("#earlier a");
+  if (link && find.value.trim()) {
+    const all = new URL(link.href);
+    all.searchParams.set("before", "");
+    await earlier(all);
+  }
+  search();
+});
+document.addEventListener("click", (event) => {
+  const step = event.target.closest("[data-find]");
+  if (step) go(Number(step.dataset.find));
+});
 find?.addEventListener("keydown", (event) => {
   if (event.key === "Enter") go(event.shiftKey ? -1 : 1);
   if (event.key === "Escape") { find.value = ""; search(); find.blur(); }
@@ -497,6 +642,7 @@ function go(by) {
 }
 
 function note() {
+  $("find-steps").hidden = hits.length === 0;
   $("find-n").textContent = find.value.trim() ? `${hit + 1 ? `${hit + 1} of ` : ""}${hits.length}` : "";
 }
 
@@ -504,7 +650,10 @@ function note() {
 function reveal() {
   const target = location.hash && $(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;
-  for (let up = target; up; up = up.parentElement) if (up.tagName === "DETAILS") up.open = true;
+  const card = target.matches("#transcript .part") ? target.querySelector("details") : null;
+  for (let up = card ?? target; up; up = up.parentElement) if (up.tagName === "DETAILS") up.open = true;
+  document.querySelectorAll(".part.is-marked").forEach((el) => el.classList.remove("is-marked"));
+  if (target.matches(".part")) target.classList.add("is-marked");
   if (target.closest("#transcript")) {
     following = false;
     target.scrollIntoView({ block: "center" });

@@ -75,10 +75,13 @@ impl Dom {
                     self.remove(id);
                 }
                 if let Some(Self::Element { children, .. }) = self.find(parent) {
-                    let at = before
-                        .as_ref()
-                        .and_then(|before| children.iter().position(|child| child.id() == Some(before)));
-                    children.insert(at.unwrap_or(children.len()), fresh);
+                    let place = |id: &String| children.iter().position(|child| child.id() == Some(id));
+                    match before.as_ref().map(place) {
+                        None => children.push(fresh),
+                        Some(Some(at)) => children.insert(at, fresh),
+                        // It belongs before something that this page begins after.
+                        Some(None) => {}
+                    }
                 }
             }
             PatchOp::Remove(id) => self.remove(id),

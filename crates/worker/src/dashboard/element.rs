@@ -39,6 +39,12 @@ pub(crate) fn time(time: Timestamp) -> Markup {
     html! { time datetime=(time) data-clock { (figures::time_of_day(time)) } }
 }
 
+/// A day and a time of day.
+pub(crate) fn date_and_time(time: Timestamp) -> Markup {
+    let text = time.to_string();
+    html! { time datetime=(time) data-date { (text.get(..10).unwrap_or_default()) " " (figures::time_of_day(time)) } }
+}
+
 /// How long ago a time is, as `waits 1:42`: the page module counts on; without it the time itself is read.
 pub(crate) fn age(word: &str, since: Timestamp) -> Markup {
     html! { (word) " " time datetime=(since) data-age { "since " (figures::time_of_day(since)) } }

@@ -10,7 +10,7 @@ use super::{
     dom::Dom,
     model::Model,
     page::regions,
-    part::Scope,
+    part::{Reader, Scope},
     transcript::Cache,
     tree::{self, Node},
 };
@@ -59,6 +59,53 @@ fn p2_who_joins_at_any_position_ends_with_the_page_of_everyone() {
                     }),
                 );
                 assert_same(&dom, &document(&page), &format!("{name}, {kind}, joined at {seq}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_page_that_begins_later_changes_as_the_end_of_the_whole_one() {
+    for (name, events) in recordings() {
+        let half = fold(&events[..events.len() / 2]);
+        let (mut cache, mut model) = (Cache::default(), half);
+        let mut page = regions::all(&model, &scope(), &mut cache);
+        for window in [2, 5] {
+            let rows = transcript(&page).children();
+            let first = rows.len().saturating_sub(window);
+            let Some(first_id) = rows.get(first).map(|row| row.id.clone()) else { continue };
+            let from = |page: &[Node]| {
+                let transcript = transcript(page);
+                let first = transcript.children().iter().position(|row| row.id == first_id);
+                first.map(|first| Dom::parse(&transcript.html_from(first)))
+            };
+            let mut dom = from(&page).unwrap();
+            for events in events[events.len() / 2..].chunks(3) {
+                for event in events {
+                    model.apply(event);
+                }
+                let next = regions::all(&model, &scope(), &mut cache);
+                patch(&mut dom, tree::diff(transcript(&page), transcript(&next)));
+                page = next;
+            }
+            // What moved or came to stand before the first row is not seen; what stands from there on is.
+            let Some(anew) = from(&page) else { continue };
+            let (dom, anew) = (dom.outline(), anew.outline());
+            assert!(dom.ends_with(anew.split_once('\n').unwrap().1.split_once('\n').unwrap().1), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_guest_is_shown_no_ask_no_form_and_no_way_to_anything_else() {
+    for (name, events) in recordings() {
+        for n in [events.len() / 3, events.len() / 2, events.len()] {
+            let scope = Scope { reader: Reader::Guest, ..scope() };
+            let page = regions::all(&fold(&events[..n]), &scope, &mut Cache::default());
+            for element in document(&page).elements() {
+                assert!(!matches!(element.name(), "form" | "input" | "textarea"), "{name}");
+                let leads = element.attributes().iter().find(|(name, _)| name == "href");
+                assert!(leads.is_none_or(|(_, to)| !to.starts_with('/')), "{name}: {leads:?}");
             }
         }
     }
@@ -137,7 +184,7 @@ fn nothing_that_a_log_holds_becomes_markup() {
 fn a_reader_who_may_not_steer_is_shown_no_form() {
     for (name, events) in recordings() {
         for n in [events.len() / 2, events.len()] {
-            let scope = Scope { steer: false, ..scope() };
+            let scope = Scope { reader: Reader::Reads, ..scope() };
             let page = regions::all(&fold(&events[..n]), &scope, &mut Cache::default());
             let dom = document(&page);
             assert!(
@@ -145,7 +192,7 @@ fn a_reader_who_may_not_steer_is_shown_no_form() {
                     || element
                         .attributes()
                         .iter()
-                        .any(|(name, value)| name == "data-act" && value == "copy")),
+                        .any(|(name, _)| name == "data-act" || name == "data-show")),
                 "{name}"
             );
         }
@@ -240,6 +287,10 @@ fn document(page: &[Node]) -> Dom {
     Dom::parse(&page.iter().map(Node::html).collect::<String>())
 }
 
+fn transcript(page: &[Node]) -> &Node {
+    page.iter().find(|region| &*region.id == "transcript").unwrap()
+}
+
 fn render(model: &Model) -> Vec<Node> {
     regions::all(model, &scope(), &mut Cache::default())
 }
@@ -253,7 +304,7 @@ fn fold(events: &[Event]) -> Model {
 }
 
 fn scope() -> Scope {
-    Scope { agent: "toast".parse().unwrap(), steer: true, directory: "/home/dev/c_tools".to_owned() }
+    Scope { agent: "toast".parse().unwrap(), reader: Reader::Steers, directory: "/home/dev/c_tools".to_owned() }
 }
 
 /// What a log keeps of events (§3).

@@ -2,5 +2,6 @@
 
 pub(crate) mod agent;
 pub(crate) mod board;
+pub(crate) mod feeds;
 pub(crate) mod fleet;
 pub(crate) mod viewer;

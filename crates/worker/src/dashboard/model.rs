@@ -1,16 +1,18 @@
 //! What one agent's page shows: the fold of its log, and a little beside it that the fold does not keep.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use protocol::{
     Event, Seq, Timestamp,
     agent::State,
-    model::SessionStatus,
+    model::{PartBody, SessionStatus, ToolState},
     view::{Lifecycle, NoticeBody, SessionView},
 };
 
-use super::element;
+use super::{element, timeline::Timeline};
 
+/// How long an open turn may be silent while no tool runs (§10, the third layer of health).
+const STALL: Duration = Duration::from_secs(300);
 /// Raw events in the side panel.
 const RECENT: usize = 40;
 /// Minutes of the density picture on the fleet page.
@@ -25,6 +27,10 @@ pub(crate) struct Model {
     pub recent: VecDeque<Recent>,
     /// Events and errors per minute, oldest first, with gaps left out.
     pub minutes: VecDeque<Minute>,
+    /// How dense the log is over time.
+    pub timeline: Timeline,
+    /// Its turn is open, and nothing was heard for too long.
+    stalled: bool,
 }
 
 /// One event, as the side panel shows it.
@@ -56,6 +62,8 @@ pub(crate) struct Minute {
 pub(crate) enum Doing {
     /// A person is needed.
     Waiting,
+    /// It works, and has not been heard of for too long.
+    Stalled,
     /// It could not start, or its server died.
     Failed,
     /// A model call is tried again.
@@ -76,6 +84,7 @@ impl Model {
     /// Takes the next event.
     pub(crate) fn apply(&mut self, event: &Event) {
         self.view.apply(event);
+        self.stalled = false;
         self.recent.push_back(Recent {
             seq: event.seq,
             kind: event.kind.clone(),
@@ -94,8 +103,53 @@ impl Model {
         self.recent.clear();
     }
 
-    /// What the agent does just now. An open ask counts more than what the wrapper says: it may not have said it yet.
+    /// Looks whether it has been silent for too long.
+    pub(crate) fn look_at(&mut self, now: Timestamp) {
+        self.stalled = self.silent_too_long_at().is_some_and(|at| at <= now);
+    }
+
+    /// When it will have been silent for too long, if it goes on like that.
+    pub(crate) fn stall_deadline(&self) -> Option<Timestamp> {
+        if self.stalled { None } else { self.silent_too_long_at() }
+    }
+
+    /// Since when nothing is heard, of an agent that should speak.
+    pub(crate) fn stalled_since(&self) -> Option<Timestamp> {
+        self.view.time().filter(|_| self.doing() == Doing::Stalled)
+    }
+
+    fn silent_too_long_at(&self) -> Option<Timestamp> {
+        let is_open = self.said_doing() == Doing::Busy;
+        let at = self.view.time().filter(|_| is_open)?.after(STALL);
+        (!self.runs_a_tool()).then_some(at)
+    }
+
+    fn runs_a_tool(&self) -> bool {
+        let sessions = self.view.sessions();
+        let mut parts =
+            sessions.iter().flat_map(|session| session.messages()).flat_map(|message| message.parts());
+        parts.any(|part| {
+            matches!(part.body(), PartBody::Tool(call) if matches!(call.state, ToolState::Running(_)))
+        })
+    }
+
+    /// The folder that it works in; empty as long as nobody said so.
+    pub(crate) fn directory(&self) -> String {
+        let started = self.view.agent().started.as_ref().and_then(|started| started.directory.clone());
+        let root = || Some(self.view.roots().last()?.info()?.directory.clone());
+        started.or_else(root).unwrap_or_default()
+    }
+
+    /// What the agent does just now.
     pub(crate) fn doing(&self) -> Doing {
+        match self.said_doing() {
+            Doing::Busy if self.stalled => Doing::Stalled,
+            said => said,
+        }
+    }
+
+    /// What it does as far as was said. An open ask counts more than what the wrapper says: it may not have said it yet.
+    fn said_doing(&self) -> Doing {
         let agent = self.view.agent();
         let state = match agent.lifecycle {
             Lifecycle::Failed(_) => return Doing::Failed,
@@ -133,6 +187,7 @@ impl Model {
     fn count(&mut self, event: &Event) {
         let at = event.time.unix_ms().div_euclid(60_000);
         let is_error = matches!(&*event.kind, "session.error" | "agent.failed" | "wrapper.lost");
+        self.timeline.push(event.time, event.seq, is_error);
         match self.minutes.back_mut() {
             // A clock that was set back must not make the picture run backwards.
             Some(last) if last.at >= at => {
@@ -152,6 +207,7 @@ impl Doing {
     pub(crate) fn words(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Waiting => ("waiting", "s-waiting", "Needs you"),
+            Self::Stalled => ("stalled", "s-stalled", "Stalled"),
             Self::Failed => ("failed", "s-failed", "Failed"),
             Self::Retrying => ("retrying", "s-retry", "Retrying"),
             Self::Busy => ("busy", "s-busy", "Working"),

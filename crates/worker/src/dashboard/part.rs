@@ -12,18 +12,46 @@ use protocol::{AgentId, Seq, Timestamp};
 
 use super::{element, tree::Node};
 
+/// Who reads a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reader {
+    /// May steer: asks can be answered, and there is a composer.
+    Steers,
+    /// May read everything.
+    Reads,
+    /// Came by a share link: one agent's page, without asks and without a way to anything else.
+    Guest,
+}
+
 /// What every part of one agent's page needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Scope {
     /// Whose page it is.
     pub agent: AgentId,
-    /// Whether the reader may steer: asks and composer are shown.
-    pub steer: bool,
+    /// Who reads it.
+    pub reader: Reader,
     /// The folder the agent works in: paths are shown relative to it.
     pub directory: String,
 }
 
+impl Reader {
+    /// One who has signed in.
+    pub(crate) fn of(may_steer: bool) -> Self {
+        if may_steer { Self::Steers } else { Self::Reads }
+    }
+}
+
 impl Scope {
+    /// Whether the reader may steer.
+    pub(crate) fn may_steer(&self) -> bool {
+        self.reader == Reader::Steers
+    }
+
+    /// Whether the reader came by a share link.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.reader == Reader::Guest
+    }
+
     /// A path, relative to the agent's folder where it lies in it.
     pub(crate) fn path<'p>(&self, path: &'p str) -> &'p str {
         let inside =
@@ -79,7 +107,7 @@ impl Row<'_> {
         html! {
             span class="part-time" {
                 (self.time())
-                a class="part-seq" href=(event) data-seq=(self.changed) title="Raw event" { (self.changed) }
+                @if !scope.is_shared() { a class="part-seq" href=(event) data-seq=(self.changed) title="Raw event" { (self.changed) } }
             }
         }
     }

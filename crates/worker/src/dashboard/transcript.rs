@@ -21,6 +21,44 @@ use super::{
 /// Sub-agents inside of sub-agents that are shown.
 const DEPTH: usize = 4;
 
+/// Rows that a page holds to begin with: more than anybody reads at once, few enough for a phone to lay out at once.
+pub(crate) const WINDOW: usize = 160;
+/// Rows before the one that a page was asked for.
+const AHEAD: usize = 12;
+
+/// Which rows of a transcript a page holds to begin with: always a run up to the last one, so that what changes later
+/// finds its place (see the page module's `insert`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Window {
+    /// The newest ones.
+    #[default]
+    Newest,
+    /// A window more than those from this row on: an id.
+    Before(String),
+    /// Those from a little before this row on, if it is not among the newest: the id of a row, or of an element in one.
+    Around(String),
+}
+
+impl Window {
+    /// The index of the first row.
+    pub(crate) fn first_of(&self, rows: &[Node]) -> usize {
+        let newest = rows.len().saturating_sub(WINDOW);
+        match self {
+            Self::Newest => newest,
+            Self::Before(id) => {
+                let row = rows.iter().position(|row| *row.id == **id).unwrap_or(0);
+                row.saturating_sub(WINDOW).min(newest)
+            }
+            Self::Around(id) => {
+                let within = format!("id=\"{id}\"");
+                let is_it = |row: &Node| *row.id == **id || row.html().contains(&within);
+                let row = rows[..newest].iter().position(is_it).unwrap_or(newest + AHEAD);
+                row.saturating_sub(AHEAD).min(newest)
+            }
+        }
+    }
+}
+
 /// Rows that were rendered before, by part; a row whose inputs have not changed is not rendered again.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
@@ -265,7 +303,7 @@ impl Writer<'_> {
 
     /// The asks of a session, or those of a log without one.
     fn asks(&mut self, session: Option<SessionRef<'_>>, last: i64, out: &mut Vec<Timed>) {
-        for pending in self.view.pending() {
+        for pending in self.view.pending().into_iter().filter(|_| !self.scope.is_shared()) {
             if self.is_of(pending.session.as_deref(), session) {
                 let id = ask::row_id(&pending.id);
                 let row = Row { id: &id, kind: "ask", time: Some(pending.time), changed: pending.seq };
@@ -368,7 +406,8 @@ fn is_failed(part: &PartView) -> bool {
     part.body().tool().is_some_and(|tool| matches!(tool.state, protocol::model::ToolState::Error(_)))
 }
 
-fn start(part: &PartView, message: &MessageView) -> Option<Timestamp> {
+/// When a part began, where that is known.
+pub(crate) fn start(part: &PartView, message: &MessageView) -> Option<Timestamp> {
     let text = part.body().text_part().and_then(|text| text.time);
     let own = text.or_else(|| part.body().tool().map(|tool| tool.state.time())).and_then(|time| time.start);
     own.or_else(|| message.info().and_then(|info| info.time.created))

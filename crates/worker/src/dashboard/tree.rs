@@ -86,7 +86,24 @@ impl Node {
         }
     }
 
-    fn children(&self) -> &[Self] {
+    /// The same with only the children from this one on.
+    pub(crate) fn html_from(&self, first: usize) -> String {
+        let Content::Branch { open, children, close, .. } = &self.content else { return self.html() };
+        let mut out = open.to_string();
+        for child in children.iter().skip(first) {
+            child.write(&mut out);
+        }
+        out.push_str(close);
+        out
+    }
+
+    /// Whether it shows nothing at present.
+    pub(crate) fn is_hidden(&self) -> bool {
+        matches!(&self.content, Content::Leaf(html) if html.ends_with(" hidden></li>"))
+    }
+
+    /// The elements directly inside, of a branch.
+    pub(crate) fn children(&self) -> &[Self] {
         match &self.content {
             Content::Branch { children, .. } => children,
             Content::Leaf(_) | Content::Text { .. } => &[],

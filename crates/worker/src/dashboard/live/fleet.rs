@@ -11,13 +11,16 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    agent::{Feeds, Viewing},
     board::Board,
+    feeds::{Feeds, Viewing},
     viewer::Source,
 };
 use crate::{
     Worker,
-    dashboard::page::fleet::{self, Resident},
+    dashboard::page::{
+        fleet::{self, Resident},
+        shell::Headline,
+    },
 };
 
 /// How long the agents are followed after the last viewer.
@@ -90,6 +93,11 @@ impl Fleet {
                     Some(Resident::new(agent, viewing.feed().state().model()))
                 })
                 .collect();
+            self.feeds.set_headline(Headline {
+                needs: residents.iter().filter(|resident| resident.needs_a_person()).count(),
+                tokens: residents.iter().map(|resident| resident.tokens).sum(),
+                cost: residents.iter().map(|resident| resident.cost).sum(),
+            });
             number += 1;
             self.publish(&shared, &residents, Seq::new(number));
             // Whoever comes within the pace is shown together with what follows.
@@ -113,7 +121,7 @@ impl Fleet {
         let now = self.worker.now();
         let mut boards = lock(&shared.boards);
         for steer in [false, true] {
-            let regions = fleet::regions(residents, steer, now);
+            let regions = fleet::regions(residents, self.feeds.headline(), steer, now);
             match boards.get_mut(&steer) {
                 Some(board) => board.publish(regions, seq, Seq::ZERO),
                 None => {

@@ -9,12 +9,14 @@ use protocol::{
     frame::{FromViewer, ToViewer},
     limits::{DEAD_MS, HEARTBEAT_MS, STALLED_MS},
 };
+use relay::auth::Lease;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
 
 use super::board::{Board, Place, encode};
+
 /// What a viewer follows.
 pub(crate) trait Source: Send + Sync {
     /// Until there is a page.
@@ -27,14 +29,19 @@ pub(crate) trait Source: Send + Sync {
     fn standing(&self) -> Vec<Bytes>;
 }
 
-/// Serves a viewer until either side ends.
+/// Serves a viewer until either side ends, or what it was let in for is over.
 pub(crate) async fn serve(
     mut socket: WebSocket,
     source: impl Source,
     cursor: Option<Cursor>,
+    lease: Lease,
     now: impl Fn() -> Timestamp + Send,
 ) {
-    if let Some(code) = follow(&mut socket, &source, cursor, now).await {
+    let code = tokio::select! {
+        code = follow(&mut socket, &source, cursor, now) => code,
+        () = lease.ended() => Some(CloseCode::UNAUTHENTICATED),
+    };
+    if let Some(code) = code {
         refuse(socket, code).await;
     }
 }

@@ -11,14 +11,14 @@ use protocol::{
 
 use super::{
     regions,
-    shell::{self, Frame, Stream},
+    shell::{self, Frame, Headline, Place, Stream},
 };
 use crate::dashboard::{
     element::{self, icon},
     figures,
     model::{Doing, MINUTES, Minute, Model},
     part::{
-        Scope, ask,
+        Reader, Scope, ask,
         tool_kind::{self, Kind},
     },
     transcript,
@@ -62,6 +62,11 @@ pub(crate) struct Resident {
 }
 
 impl Resident {
+    /// Whether it waits for a person.
+    pub(crate) fn needs_a_person(&self) -> bool {
+        self.doing == Doing::Waiting
+    }
+
     /// An agent as its town and its log know it. `trouble` is what the town says where the log cannot: a wrapper that
     /// died is not there to say so.
     pub(crate) fn new(agent: &town::Agent, model: &Model) -> Self {
@@ -91,6 +96,7 @@ impl Resident {
                     element::needs(icon_name, word)
                 },
             ),
+            Doing::Stalled => regions::agent_state(model, Reader::Reads),
             Doing::Retrying => element::state(
                 state,
                 icon_name,
@@ -120,20 +126,16 @@ impl Resident {
 }
 
 /// The regions of the fleet page, by their ids. `now` ends the density pictures.
-pub(crate) fn regions(residents: &[Resident], steer: bool, now: Timestamp) -> Vec<Node> {
-    let needs = residents.iter().filter(|resident| resident.doing == Doing::Waiting).count();
+pub(crate) fn regions(
+    residents: &[Resident],
+    headline: Headline,
+    steer: bool,
+    now: Timestamp,
+) -> Vec<Node> {
     let mut sorted: Vec<&Resident> = residents.iter().collect();
     sorted.sort_by(|a, b| (a.doing, &a.name).cmp(&(b.doing, &b.name)));
-    vec![
-        leaf(
-            "title",
-            shell::title(&if needs > 0 {
-                format!("({needs}) Agents · Gastown")
-            } else {
-                "Agents · Gastown".to_owned()
-            }),
-        ),
-        leaf("nav-needs", shell::nav_needs(needs)),
+    let mut regions = vec![
+        leaf("title", shell::title(&title(headline))),
         leaf("state-filter", chips(residents)),
         urgent(&sorted, steer),
         leaf(
@@ -142,26 +144,36 @@ pub(crate) fn regions(residents: &[Resident], steer: bool, now: Timestamp) -> Ve
         ),
         rows(&sorted, now),
         leaf(
-            "spend",
-            html! { span class="section-meta" id="spend" { span { (figures::short(residents.iter().map(|resident| resident.tokens).sum())) " tokens" } span { (figures::dollars(residents.iter().map(|resident| resident.cost).sum())) } } },
+            "rig-town-meta",
+            html! { span class="section-meta" id="rig-town-meta" { span { (figures::plural(residents.len(), "agent")) } span { (figures::dollars(headline.cost)) } } },
         ),
-    ]
+    ];
+    regions.extend(shell::headline(headline));
+    regions
+}
+
+fn title(headline: Headline) -> String {
+    match headline.needs {
+        0 => "Agents · Gastown".to_owned(),
+        needs => format!("({needs}) Agents · Gastown"),
+    }
 }
 
 /// The whole page around its regions.
-pub(crate) fn page(town: &str, needs: usize, stream: Stream, nodes: &[Node]) -> Markup {
+pub(crate) fn page(town: &str, headline: Headline, stream: Stream, nodes: &[Node]) -> Markup {
     let nodes: BTreeMap<&str, &Node> = nodes.iter().map(|node| (&*node.id, node)).collect();
     let region = |id: &str| nodes.get(id).map_or_else(|| html! {}, |node| element::ready(node.html()));
-    let title =
-        if needs > 0 { format!("({needs}) Agents · Gastown") } else { "Agents · Gastown".to_owned() };
+    let title = title(headline);
+    let frame =
+        Frame { title: &title, town, headline: Some(headline), place: Place::Fleet, stream: Some(stream) };
     shell::page(
-        &Frame { title: &title, town, needs, class: "", stream: Some(stream) },
+        &frame,
         &html! {
             div class="page-head" { h1 { "Agents" } (region("state-filter")) }
             (region("urgent"))
             (region("empty"))
             section class="rig-group" id="rig-town" aria-labelledby="rig-town-h" {
-                div class="rig-head" { h2 id="rig-town-h" { "Town" } (region("spend")) }
+                div class="rig-head" { h2 id="rig-town-h" { "Town" } (region("rig-town-meta")) }
                 div class="agent-list" {
                     div class="agent-cols" aria-hidden="true" {
                         span { "State" } span { "Agent" } span { "What it does now" } span { "Events, last 60 min" }
@@ -183,7 +195,7 @@ fn chips(residents: &[Resident]) -> Markup {
     html! {
         div class="chips" role="group" aria-label="Filter by state" id="state-filter" {
             button type="button" class="chip" data-show="all" aria-pressed="true" { "All " b id="n-all" { (residents.len()) } }
-            @for doing in [Doing::Waiting, Doing::Failed, Doing::Retrying, Doing::Busy, Doing::Starting, Doing::Stopping, Doing::Idle, Doing::Exited] {
+            @for doing in [Doing::Waiting, Doing::Stalled, Doing::Failed, Doing::Retrying, Doing::Busy, Doing::Starting, Doing::Stopping, Doing::Idle, Doing::Exited] {
                 @let (state, icon_name, word) = doing.words();
                 @if count(doing) > 0 {
                     button type="button" class="chip" data-show=(state) data-state=(state) aria-pressed="false" { (icon(icon_name)) (word) " " b id={ "n-" (state) } { (count(doing)) } }
@@ -214,7 +226,8 @@ fn urgent(residents: &[&Resident], steer: bool) -> Node {
 }
 
 fn urgent_card(id: &str, resident: &Resident, ask: &PendingAsk, steer: bool) -> Markup {
-    let scope = Scope { agent: resident.id.clone(), steer, directory: resident.directory.clone() };
+    let reader = Reader::of(steer);
+    let scope = Scope { agent: resident.id.clone(), reader, directory: resident.directory.clone() };
     let (icon_name, word) = ask::kind(ask);
     let page = format!("/agents/{}", resident.id);
     html! {
@@ -337,6 +350,7 @@ fn doing(agent: &town::Agent, model: &Model) -> Doing {
             // Launched, and its wrapper has not said anything yet.
             Doing::Exited | Doing::Failed => Doing::Starting,
             doing @ (Doing::Waiting
+            | Doing::Stalled
             | Doing::Retrying
             | Doing::Busy
             | Doing::Starting
@@ -396,6 +410,7 @@ fn now(agent: &town::Agent, model: &Model, doing: Doing) -> (&'static str, Strin
     newest_part(model, &agent.directory).unwrap_or_else(|| match doing {
         Doing::Starting => ("s-start", format!("{} is being started", agent.runtime.kind)),
         Doing::Waiting
+        | Doing::Stalled
         | Doing::Failed
         | Doing::Retrying
         | Doing::Busy
@@ -419,7 +434,7 @@ fn newest_part(model: &Model, directory: &str) -> Option<(&'static str, String)>
         })
         .filter(|(_, part)| part.body().text().is_none_or(|text| !text.trim().is_empty()))
         .max_by_key(|(_, part)| part.changed())?;
-    let scope = Scope { agent: "x".parse().ok()?, steer: false, directory: directory.to_owned() };
+    let scope = Scope { agent: "x".parse().ok()?, reader: Reader::Reads, directory: directory.to_owned() };
     Some(match part.body() {
         PartBody::Tool(tool) => {
             let kind = Kind::of(&tool.tool);
@@ -428,7 +443,7 @@ fn newest_part(model: &Model, directory: &str) -> Option<(&'static str, String)>
         }
         PartBody::Reasoning(text) => ("think", last_line(&text.text)),
         PartBody::Text(text) if transcript::is_open(part, message) => ("log", last_line(&text.text)),
-        PartBody::Text(text) => ("log", element::first_line(&text.text)),
+        PartBody::Text(text) => ("log", plain(&text.text)),
         PartBody::File(_)
         | PartBody::StepStart(_)
         | PartBody::StepFinish(_)
@@ -444,5 +459,10 @@ fn newest_part(model: &Model, directory: &str) -> Option<(&'static str, String)>
 }
 
 fn last_line(text: &str) -> String {
-    element::first_line(text.trim_end().lines().next_back().unwrap_or_default())
+    plain(text.trim_end().lines().next_back().unwrap_or_default())
+}
+
+/// The first line without the marks of Markdown.
+fn plain(text: &str) -> String {
+    element::first_line(text).trim_start_matches(['#', '>', '*', '-', ' ']).replace(['`', '*'], "")
 }

@@ -3,15 +3,21 @@
 use maud::{Markup, html};
 use protocol::Event;
 
-use super::shell::{self, Frame};
+use super::shell::{self, Frame, Headline, Place};
 use crate::dashboard::element;
 
 /// Bytes of a raw event that are shown: what an event may have at all.
 const EVENT_BYTES: usize = 1024 * 1024;
 
 /// Something went wrong: what, and the way back.
-pub(crate) fn refusal(town: &str, heading: &str, words: &str, back: &str) -> Markup {
-    let frame = Frame { title: heading, town, needs: 0, class: "", stream: None };
+pub(crate) fn refusal(
+    town: &str,
+    headline: Option<Headline>,
+    heading: &str,
+    words: &str,
+    back: Option<&str>,
+) -> Markup {
+    let frame = Frame { title: heading, town, headline, place: Place::Elsewhere, stream: None };
     shell::page(
         &frame,
         &html! {
@@ -19,16 +25,17 @@ pub(crate) fn refusal(town: &str, heading: &str, words: &str, back: &str) -> Mar
             div class="notice" data-state="error" role="alert" {
                 (element::icon("s-failed"))
                 div class="notice-title" { (words) }
-                div class="notice-text" { a href=(back) { "Back" } }
+                @if let Some(back) = back { div class="notice-text" { a href=(back) { "Back" } } }
             }
         },
     )
 }
 
 /// One event as it is in the log.
-pub(crate) fn event(town: &str, agent: &str, event: &Event) -> Markup {
+pub(crate) fn event(town: &str, headline: Headline, agent: &str, event: &Event) -> Markup {
     let title = format!("Event {} · {agent}", event.seq);
-    let frame = Frame { title: &title, town, needs: 0, class: "", stream: None };
+    let headline = Some(headline);
+    let frame = Frame { title: &title, town, headline, place: Place::Elsewhere, stream: None };
     let pretty = event
         .data
         .parse::<serde_json::Value>()

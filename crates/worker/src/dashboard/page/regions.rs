@@ -4,23 +4,27 @@
 use maud::{Markup, html};
 use protocol::{
     Seq,
-    model::{PartBody, SessionStatus},
-    view::{SessionRef, SessionView},
+    model::{PartBody, Role, SessionStatus},
+    view::{NoticeBody, SessionRef, SessionView},
 };
 
+use super::{scrub, stats};
 use crate::dashboard::{
     element::{self, icon},
     figures,
     model::{Doing, Model, Recent},
-    part::{Scope, ask, tool},
+    part::{
+        Reader, Scope, ask, tool,
+        tool_kind::{self, Kind},
+    },
     transcript,
     tree::{ALWAYS, Content, Node},
 };
 
+/// Regions that are not for who came by a share link: they lead to what only this town's people see.
+const GUESTS_HAVE_NO: [&str; 4] = ["events", "hint", "stop", "lifecycle"];
 /// Files of the side panel.
 const FILES: usize = 60;
-/// Windows of models whose servers do not say how large they are.
-const CONTEXT_TOKENS: u64 = 200_000;
 
 /// Every region of an agent's page.
 pub(crate) fn all(model: &Model, scope: &Scope, cache: &mut transcript::Cache) -> Vec<Node> {
@@ -30,13 +34,10 @@ pub(crate) fn all(model: &Model, scope: &Scope, cache: &mut transcript::Cache) -
     let done = todos.iter().filter(|todo| todo.status == "completed").count();
     let (added, removed) = files.iter().fold((0, 0), |sum, file| (sum.0 + file.added, sum.1 + file.removed));
     let children = children(view);
-    let mut regions = vec![
-        region("agent-state", html! { span id="agent-state" { (agent_state(model)) } }),
-        region("stat-model", html! { dd id="stat-model" { (model_name(view)) } }),
-        region("stat-context", html! { dd class="row" id="stat-context" { (context(view)) } }),
-        region("stat-tokens", html! { dd id="stat-tokens" { (tokens(view)) } }),
-        region("stat-cost", html! { dd id="stat-cost" { (cost(view)) } }),
-        region("stat-elapsed", html! { dd id="stat-elapsed" { (elapsed(view)) } }),
+    let mut regions = scrub::regions(model, scope);
+    regions.extend(stats::regions(view));
+    regions.extend([
+        region("agent-state", html! { span id="agent-state" { (agent_state(model, scope.reader)) } }),
         region(
             "last-event",
             html! { span id="last-event" { @if let Some(time) = view.time() { time datetime=(time) data-age { (figures::time_of_day(time)) } } @else { "none yet" } } },
@@ -68,33 +69,49 @@ pub(crate) fn all(model: &Model, scope: &Scope, cache: &mut transcript::Cache) -
         ),
         region("head-seq", html! { span id="head-seq" { (figures::grouped(view.seq().get())) } }),
         events(&model.recent, scope),
+        region("show", filters(view)),
         region("hint", html! { span class="hint faint" id="hint" { (hint(view)) } }),
-        region("stop", html! { span id="stop" { @if scope.steer { (stop(model, scope)) } } }),
-        region("lifecycle", html! { span id="lifecycle" { @if scope.steer { (lifecycle(model, scope)) } } }),
-    ];
-    if scope.steer {
+        region("stop", html! { span id="stop" { @if scope.may_steer() { (stop(model, scope)) } } }),
+        region("lifecycle", html! { span id="lifecycle" { @if scope.may_steer() { (lifecycle(model, scope)) } } }),
+    ]);
+    if scope.is_shared() {
+        regions.retain(|region| !GUESTS_HAVE_NO.contains(&&*region.id));
+    }
+    if scope.may_steer() {
         regions.push(dock(view, scope));
     }
     regions
 }
 
 /// The page's title: what a browser tab shows.
-pub(crate) fn title(name: &str, model: &Model) -> String {
+pub(crate) fn title(name: &str, model: &Model, reader: Reader) -> String {
     match model.doing() {
-        Doing::Waiting => format!("● {name} needs you · Gastown"),
+        Doing::Waiting if reader != Reader::Guest => format!("● {name} needs you · Gastown"),
         Doing::Failed => format!("✕ {name} failed · Gastown"),
-        Doing::Retrying | Doing::Busy | Doing::Starting | Doing::Stopping | Doing::Idle | Doing::Exited => {
-            format!("{name} · Gastown")
-        }
+        Doing::Stalled => format!("{name} stalled · Gastown"),
+        Doing::Waiting
+        | Doing::Retrying
+        | Doing::Busy
+        | Doing::Starting
+        | Doing::Stopping
+        | Doing::Idle
+        | Doing::Exited => format!("{name} · Gastown"),
     }
 }
 
 /// The agent's state, as its header shows it.
-pub(crate) fn agent_state(model: &Model) -> Markup {
+pub(crate) fn agent_state(model: &Model, reader: Reader) -> Markup {
     let doing = model.doing();
     let (state, icon_name, word) = doing.words();
     let pending = model.view.pending();
     match (doing, &pending[..]) {
+        (Doing::Waiting, _) if reader == Reader::Guest => element::state(state, icon_name, "Waits for an answer"),
+        (Doing::Stalled, _) => html! {
+            span class="state" data-state=(state) {
+                (icon(icon_name)) (word)
+                @if let Some(since) = model.stalled_since() { " " time datetime=(since) data-elapsed { "since " (figures::time_of_day(since)) } }
+            }
+        },
         (Doing::Waiting, [first, ..]) => {
             let (icon_name, word) = ask::kind(first);
             let word =
@@ -123,7 +140,8 @@ pub(crate) fn retry_words(view: &SessionView) -> Option<String> {
     })
 }
 
-fn region(id: &str, html: Markup) -> Node {
+/// A region that changes as a whole.
+pub(super) fn region(id: &str, html: Markup) -> Node {
     Node::leaf(id, ALWAYS, html.into_string())
 }
 
@@ -139,6 +157,54 @@ fn transcript_region(rows: Vec<Node>) -> Node {
             close: "</ol>".into(),
         },
     }
+}
+
+/// What of the transcript is shown, with how much there is of each.
+fn filters(view: &SessionView) -> Markup {
+    let (mut prompts, mut texts, mut edits, mut commands, mut errors) = (0, 0, 0, 0, 0);
+    let sessions = view.sessions();
+    for message in sessions.iter().filter(|session| session.is_root()).flat_map(|session| session.messages())
+    {
+        let is_prompt = message.info().is_some_and(|info| info.role == Role::User);
+        for part in message.parts() {
+            match part.body() {
+                PartBody::Text(text) if text.text.trim().is_empty() => {}
+                PartBody::Text(_) if is_prompt => prompts += 1,
+                PartBody::Text(_) => texts += 1,
+                PartBody::Tool(call) => {
+                    let kind = Kind::of(&call.tool);
+                    edits += usize::from(matches!(kind, Kind::Edit | Kind::Write));
+                    commands += usize::from(kind == Kind::Bash);
+                    errors += usize::from(tool_kind::has_failed(call));
+                }
+                _ => {}
+            }
+        }
+    }
+    errors += view.notices().iter().filter(|notice| is_error(&notice.body)).count();
+    let chips = [
+        ("all", "All", 0),
+        ("prompt", "Prompts", prompts),
+        ("text", "Text", texts),
+        ("edit", "Edits", edits),
+        ("bash", "Commands", commands),
+    ];
+    html! {
+        div class="chips" role="group" aria-label="Show" id="show" {
+            @for (kind, word, count) in chips {
+                button type="button" class="chip" data-show=(kind) aria-pressed={ @if kind == "all" { "true" } @else { "false" } } {
+                    (word) @if count > 0 { " " b { (count) } }
+                }
+            }
+            button type="button" class="chip" data-show="error" data-state=[(errors > 0).then_some("error")] aria-pressed="false" {
+                @if errors > 0 { (icon("s-failed")) } "Errors" @if errors > 0 { " " b { (errors) } }
+            }
+        }
+    }
+}
+
+fn is_error(body: &NoticeBody) -> bool {
+    matches!(body, NoticeBody::Failed(_)) || matches!(body, NoticeBody::Error(error) if !error.is_abort())
 }
 
 fn events(recent: &std::collections::VecDeque<Recent>, scope: &Scope) -> Node {
@@ -192,65 +258,6 @@ fn dock(view: &SessionView, scope: &Scope) -> Node {
     )
 }
 
-fn model_name(view: &SessionView) -> Markup {
-    let roots = view.roots();
-    let root = roots.last();
-    let model = root.and_then(|root| root.info()?.model.as_ref());
-    let used = root.and_then(|root| {
-        root.messages().iter().rev().find_map(|message| message.info()?.model_name().map(str::to_owned))
-    });
-    let variant = model.and_then(|model| model.variant.as_deref()).filter(|variant| *variant != "default");
-    html! {
-        @match used.or_else(|| model.map(|model| model.id.clone())) {
-            Some(name) => { (element::first_line(&name)) @if let Some(variant) = variant { " " span class="faint" { (element::first_line(variant)) } } },
-            None => "—",
-        }
-    }
-}
-
-fn context(view: &SessionView) -> Markup {
-    let tokens = view.roots().last().map_or(0, SessionRef::context_tokens);
-    let percent = tokens * 100 / CONTEXT_TOKENS;
-    html! {
-        (element::meter(percent, "Context used"))
-        span { (percent.min(100)) "% " span class="faint" { "of " (CONTEXT_TOKENS / 1_000) "k" } }
-    }
-}
-
-fn tokens(view: &SessionView) -> Markup {
-    let tokens = view.usage().tokens;
-    html! {
-        span class="live-num" { (figures::short(tokens.input)) " in" } " " span class="faint" { "·" } " " (figures::short(tokens.output + tokens.reasoning)) " out"
-        @if tokens.cache.read > 0 { " " span class="faint" { "· " (figures::short(tokens.cache.read)) " cached" } }
-    }
-}
-
-fn cost(view: &SessionView) -> Markup {
-    let children: f64 = children(view).iter().map(|child| child.usage().cost).sum();
-    html! { (figures::dollars(view.usage().cost)) @if children > 0.0 { " " span class="faint" { "incl. " (figures::dollars(children)) " sub-agents" } } }
-}
-
-fn elapsed(view: &SessionView) -> Markup {
-    let roots = view.roots();
-    let Some(start) = roots.last().and_then(|root| {
-        root.messages().iter().rev().find_map(|message| {
-            message.info().filter(|info| info.role == protocol::model::Role::User)?.time.created
-        })
-    }) else {
-        return html! { "—" };
-    };
-    let is_open = roots.iter().any(|root| root.is_turn_open());
-    let end = roots
-        .last()
-        .and_then(|root| root.messages().iter().rev().find_map(|message| message.info()?.time.completed));
-    html! {
-        @match (is_open, end) {
-            (false, Some(end)) => (figures::duration(end.since(start))),
-            (true | false, _) => time datetime=(start) data-elapsed { "since " (figures::time_of_day(start)) },
-        }
-    }
-}
-
 fn todos(view: &SessionView) -> Vec<protocol::model::Todo> {
     view.roots()
         .iter()
@@ -261,7 +268,8 @@ fn todos(view: &SessionView) -> Vec<protocol::model::Todo> {
         .to_vec()
 }
 
-fn children(view: &SessionView) -> Vec<SessionRef<'_>> {
+/// Sub-agents.
+pub(super) fn children(view: &SessionView) -> Vec<SessionRef<'_>> {
     view.sessions().into_iter().filter(|session| !session.is_root()).collect()
 }
 
@@ -343,7 +351,7 @@ fn hint(view: &SessionView) -> Markup {
 
 /// Breaks the turn that runs off.
 fn stop(model: &Model, scope: &Scope) -> Markup {
-    let runs = matches!(model.doing(), Doing::Busy | Doing::Waiting | Doing::Retrying);
+    let runs = matches!(model.doing(), Doing::Busy | Doing::Stalled | Doing::Waiting | Doing::Retrying);
     html! {
         form method="post" action={ "/agents/" (scope.agent) "/abort" } data-live {
             button class="btn btn-sm btn-danger" disabled[!runs] title="End the turn that runs" { (icon("stop")) "Stop" }

@@ -27,32 +27,77 @@ pub(crate) fn open(row: &Row<'_>, scope: &Scope, ask: &PendingAsk) -> Node {
     row.leaf(scope, &form(scope, ask))
 }
 
-/// An ask that was answered.
+/// An ask that was answered: what was asked, where the log still says so, and the answer.
 pub(crate) fn answered(row: &Row<'_>, scope: &Scope, ask: &AnsweredAsk) -> Node {
-    let (icon_name, words) = match &ask.answer {
+    let icon_name = if is_refusal(&ask.answer) { "s-failed" } else { "s-done" };
+    row.leaf(
+        scope,
+        &html! {
+            div class="ask-done" id=(element::id(&ask.id)) {
+                (icon(icon_name))
+                @match &ask.asked {
+                    Some(Ask::Question(question)) => (question_and_answer(question, &ask.answer)),
+                    Some(asked @ (Ask::Permission(_) | Ask::Network(_))) => span {
+                        (words(&ask.answer)) ": "
+                        @if let Ask::Permission(permission) = asked { span class="faint" { (element::first_line(&permission.permission)) } " " }
+                        code { (about(asked)) }
+                    },
+                    None => span { (words(&ask.answer)) },
+                }
+            }
+        },
+    )
+}
+
+fn question_and_answer(question: &Question, answer: &Answer) -> Markup {
+    let answers: &[Vec<String>] = if let Answer::Question(answers) = answer { answers } else { &[] };
+    html! {
+        div class="answers" {
+            @for (n, info) in question.questions.iter().take(OPTIONS).enumerate() {
+                @let chosen: Vec<&str> = answers.get(n).into_iter().flatten().map(String::as_str).take(OPTIONS).collect();
+                p {
+                    span class="muted" { (element::first_line(&info.question)) } " "
+                    @if chosen.is_empty() { span class="faint" { @if matches!(answer, Answer::QuestionRejected) { "dismissed" } @else { "no answer" } } }
+                    @else { b { (element::first_line(&chosen.join(", "))) } }
+                }
+            }
+        }
+    }
+}
+
+fn is_refusal(answer: &Answer) -> bool {
+    match answer {
+        Answer::Permission(reply) => reply == "reject",
+        Answer::QuestionRejected | Answer::NetworkRejected => true,
+        Answer::Question(_) | Answer::NetworkReplied => false,
+    }
+}
+
+fn words(answer: &Answer) -> String {
+    match answer {
         Answer::Permission(reply) => match reply.as_str() {
-            "once" => ("s-done", "Allowed once".to_owned()),
-            "always" => ("s-done", "Allowed, and always from here on".to_owned()),
-            "reject" => ("s-failed", "Rejected".to_owned()),
-            other => ("s-done", format!("Permission answered: {}", element::first_line(other))),
+            "once" => "Allowed once".to_owned(),
+            "always" => "Allowed, and always from here on".to_owned(),
+            "reject" => "Rejected".to_owned(),
+            other => format!("Permission answered: {}", element::first_line(other)),
         },
         Answer::Question(answers) => {
             let chosen: Vec<&str> = answers.iter().flatten().map(String::as_str).take(OPTIONS).collect();
-            ("s-done", format!("Answered: {}", element::first_line(&chosen.join(", "))))
+            format!("Answered: {}", element::first_line(&chosen.join(", ")))
         }
-        Answer::QuestionRejected => ("s-failed", "Question dismissed".to_owned()),
-        Answer::NetworkReplied => ("s-done", "Tried again".to_owned()),
-        Answer::NetworkRejected => ("s-failed", "Given up".to_owned()),
-    };
-    row.leaf(
-        scope,
-        &html! { div class="ask-done" id=(element::id(&ask.id)) { (icon(icon_name)) span { (words) } } },
-    )
+        Answer::QuestionRejected => "Question dismissed".to_owned(),
+        Answer::NetworkReplied => "Tried again".to_owned(),
+        Answer::NetworkRejected => "Given up".to_owned(),
+    }
 }
 
 /// What an ask is about, in one line, for the dock and the fleet.
 pub(crate) fn summary(ask: &PendingAsk) -> String {
-    element::first_line(match &ask.ask {
+    about(&ask.ask)
+}
+
+fn about(ask: &Ask) -> String {
+    element::first_line(match ask {
         Ask::Permission(permission) => what(permission),
         Ask::Question(question) => {
             question.questions.first().map_or("A question", |question| &question.question)
@@ -144,7 +189,7 @@ fn permission_body(scope: &Scope, id: &str, permission: &Permission) -> Markup {
                 div class="diff" { table { tbody { (element::ready(diff.html(what(permission)))) } } }
             }
         }
-        @if scope.steer {
+        @if scope.may_steer() {
             @if !permission.always.is_empty() {
                 p class="ask-note" { "“Always” would allow " code { (always(permission)) } " for the rest of this session." }
             }
@@ -168,16 +213,16 @@ fn question_body(scope: &Scope, id: &str, question: &Question) -> Markup {
                 legend class={ @if question.questions.len() == 1 { "sr-only" } @else { "ask-legend" } } { (info.question) }
                 @for (i, option) in info.options.iter().take(OPTIONS).enumerate() {
                     label class="option" {
-                        input type={ @if info.multiple { "checkbox" } @else { "radio" } } id={ (id) "-" (n) "-" (i) } name={ "q" (n) } value=(option.label) disabled[!scope.steer];
+                        input type={ @if info.multiple { "checkbox" } @else { "radio" } } id={ (id) "-" (n) "-" (i) } name={ "q" (n) } value=(option.label) disabled[!scope.may_steer()];
                         b { (element::first_line(&option.label)) }
                         @if n == 0 && i < 9 { kbd { (i + 1) } }
                         @if !option.description.is_empty() { small { (element::first_line(&option.description)) } }
                     }
                 }
             }
-            @if scope.steer && n + 1 < question.questions.len() { (own_words(id, n)) }
+            @if scope.may_steer() && n + 1 < question.questions.len() { (own_words(id, n)) }
         }
-        @if scope.steer {
+        @if scope.may_steer() {
             div class="ask-acts" {
                 @if !question.questions.is_empty() { (own_words(id, question.questions.len().min(OPTIONS) - 1)) }
                 button class="btn btn-primary" name="act" value="answer" { "Answer" }
@@ -197,7 +242,7 @@ fn own_words(id: &str, n: usize) -> Markup {
 fn network_body(scope: &Scope, network: &Network) -> Markup {
     html! {
         code class="ask-what" { (element::first_line(&network.message)) }
-        @if scope.steer {
+        @if scope.may_steer() {
             div class="ask-acts" {
                 button class="btn btn-primary" name="act" value="answer" { "Try again" }
                 button class="btn btn-danger" name="act" value="dismiss" { "Give up" }

@@ -155,7 +155,7 @@ pub(crate) fn retry(scope: &Scope, session: &str, changed: Seq, status: &Session
                     "The model's provider refused · attempt " (attempt)
                     @if let Some(next) = next { " · next try in " time class="countdown" datetime=(next) data-until { (figures::time_of_day(*next)) } }
                 }
-                @if scope.steer {
+                @if scope.may_steer() {
                     form class="notice-acts" method="post" action={ "/agents/" (scope.agent) "/abort" } data-live { button class="btn btn-sm btn-quiet" { "Stop" } }
                 }
                 @if let Some(next) = next { span class="meter" { i class="drain" data-to=(next) {} } }

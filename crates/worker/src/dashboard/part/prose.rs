@@ -75,7 +75,7 @@ pub(crate) fn writing(row: &Row<'_>, text: &TextPart) -> Node {
         format!("{}<div class=\"prose is-streaming\" id=\"{prose}\" aria-busy=\"true\">", row.open_growing());
     let note = html! {
         (element::cut_mark(cut))
-        span class="streaming-note" { span class="breathe" { (icon("s-busy")) } "writing" }
+        span class="streaming-note" { span class="breathe" { (icon("s-busy")) } "writing" span class="rate" {} }
     };
     let close = format!("</div>{}</div></li>", note.into_string());
     Node {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn scope() -> Scope {
-        Scope { agent: "toast".parse().unwrap(), steer: true, directory: String::new() }
+        Scope { agent: "toast".parse().unwrap(), reader: crate::dashboard::part::Reader::Steers, directory: String::new() }
     }
 
     fn text(text: &str) -> TextPart {

@@ -130,6 +130,11 @@ pub(crate) fn todos(state: &ToolState) -> Vec<protocol::model::Todo> {
     list.and_then(|list| serde_json::from_value(list.clone()).ok()).unwrap_or_default()
 }
 
+/// Whether a call failed, or the command that it ran.
+pub(crate) fn has_failed(tool: &ToolPart) -> bool {
+    matches!(tool.state, ToolState::Error(_)) || tool.state.exit_code().is_some_and(|code| code != 0)
+}
+
 /// A field of an object, if it is a text.
 pub(crate) fn text<'v>(value: &'v Value, field: &str) -> Option<&'v str> {
     value.get(field)?.as_str().filter(|text| !text.is_empty())
