@@ -92,7 +92,9 @@ fn start(args: &GuardArgs) -> io::Result<Pid> {
     if let Some(mark) = &args.mark {
         command.env(MARK, mark);
     }
-    let child = command.spawn()?;
+    let child = command
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
     Ok(Pid::from_child(&child))
 }
 

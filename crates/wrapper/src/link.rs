@@ -1,6 +1,5 @@
 //! The ingest link (§6): the one WebSocket to the relay, held up for as long as the wrapper lives.
 
-mod backoff;
 mod connection;
 mod dial;
 mod driver;

@@ -6,13 +6,13 @@ use std::{
 };
 
 use protocol::{
-    AgentId, CloseCode, Command, CommandId, CommandResult, ErrorCode, ProducerId, Timestamp, TownId,
+    AgentId, Backoff, CloseCode, Command, CommandId, CommandResult, ErrorCode, ProducerId, Timestamp, TownId,
     frame::{FromWrapper, IngestLimits, RuntimeInfo, ToWrapper, WrapperState},
     limits,
 };
 use serde_json::Value;
 
-use super::{LinkState, backoff::Backoff};
+use super::LinkState;
 use crate::{
     Moment,
     outbox::{Batch, Progress},

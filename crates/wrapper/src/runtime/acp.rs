@@ -142,6 +142,8 @@ impl AgentRuntime for Acp {
         };
         let mut process = AgentProcess::start(&launch, |stdout| pipe.read(stdout))?;
         let gone = process.gone();
+        let tasks = TaskTracker::new();
+        tasks.spawn(stdin.write());
         let name = self.command.first().map_or_else(String::new, |word| {
             Path::new(word).file_name().unwrap_or(word).to_string_lossy().into_owned()
         });
@@ -154,7 +156,7 @@ impl AgentRuntime for Acp {
         match ready {
             Ok(ready) => {
                 process.find_agent();
-                Ok(self.run(ready, process, (stdin, pipe), &folder, &start))
+                Ok(self.run(ready, process, pipe, &folder, &start, tasks))
             }
             Err(why) => {
                 process.stop().await;
@@ -169,9 +171,10 @@ impl Acp {
         &self,
         ready: Ready,
         process: AgentProcess,
-        (stdin, pipe): (pipe::Writer, Pipe),
+        pipe: Pipe,
         folder: &Path,
         start: &Start,
+        tasks: TaskTracker,
     ) -> RunningAgent {
         let Ready { info, session, resumed, settings, can } = ready;
         let record = Record::write(&start.state_dir, &process, &session, &json!({}));
@@ -180,7 +183,6 @@ impl Acp {
         let (news, newspaper) = mpsc::channel(WAITING);
         let (requests, inbox) = mpsc::channel(WAITING);
         let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
         let directory = folder.display().to_string();
         let agent = info.clone();
         let mut conversation =
@@ -203,7 +205,6 @@ impl Acp {
             open: Open::default(),
             files: JoinSet::new(),
         };
-        tasks.spawn(stdin.write());
         tasks.spawn(driver.run(inbox, newspaper, last, record));
         tasks.close();
         RunningAgent {

@@ -192,8 +192,7 @@ impl Driver {
         match line {
             Incoming::Notification { method, params } if method == "session/update" => {
                 if params["sessionId"] == self.session.as_str() {
-                    self.settings.update(&params["update"]);
-                    self.conversation.update(self.clock.timestamp(), &params["update"]);
+                    self.updated(&params["update"]);
                 }
                 Ok(())
             }
@@ -203,6 +202,20 @@ impl Driver {
             }
             Incoming::Request { id, method, params } => self.asked(id, &method, params),
             Incoming::Response { id, result } => self.answered(id, result),
+        }
+    }
+
+    fn updated(&mut self, update: &Value) {
+        let now = self.clock.timestamp();
+        self.settings.update(update);
+        self.conversation.update(now, update);
+        // A terminal may have written before a tool shows it.
+        for content in update["content"].as_array().into_iter().flatten() {
+            if let Some(id) = content["terminalId"].as_str()
+                && let Some(output) = self.terminals.text(id)
+            {
+                self.conversation.terminal_output(now, id, &output);
+            }
         }
     }
 

@@ -175,7 +175,7 @@ async fn ask(
     let deaf = |error: Deaf| error.to_string();
     let number = pipe.request(method, params).map_err(deaf)?;
     loop {
-        match pipe.next().await.ok_or("it closed its output before it was ready")? {
+        match pipe.next().await.ok_or("it ended before it was ready")? {
             Incoming::Response { id, result } if id == number => return Ok(result),
             Incoming::Response { .. } => {}
             Incoming::Notification { params, .. } => settings.update(&params["update"]),

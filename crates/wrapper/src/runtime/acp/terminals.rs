@@ -191,6 +191,11 @@ impl Terminals {
         Some(terminal.text())
     }
 
+    /// All that is kept of what a command wrote; nothing if it wrote nothing yet.
+    pub(super) fn text(&self, id: &str) -> Option<String> {
+        self.open.get(id).map(Terminal::text).filter(|text| !text.is_empty())
+    }
+
     /// A command is gone. Returns who waited for that, and with what to answer them.
     pub(super) fn ended(&mut self, id: &str) -> Option<(Vec<Value>, Value)> {
         let terminal = self.open.get_mut(id)?;

@@ -17,10 +17,10 @@ fn text_streams_into_one_part_and_is_whole_at_its_end() {
     let mut talk = Talk::begin();
     talk.prompt("hi");
     talk.update(
-        json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "Hello " } }),
+        &json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "Hello " } }),
     );
     talk.update(
-        json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "you" } }),
+        &json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "you" } }),
     );
     talk.finish("end_turn");
     assert_eq!(talk.said(), ["hi", "Hello you"]);
@@ -34,7 +34,7 @@ fn a_thought_and_a_text_are_two_parts_in_their_order() {
     talk.prompt("hi");
     for (kind, text) in [("thought", "hm"), ("message", "yes"), ("thought", "or"), ("message", "no")] {
         let kind = format!("agent_{kind}_chunk");
-        talk.update(json!({ "sessionUpdate": kind, "content": { "type": "text", "text": text } }));
+        talk.update(&json!({ "sessionUpdate": kind, "content": { "type": "text", "text": text } }));
     }
     talk.finish("end_turn");
     assert_eq!(talk.kinds(), ["text", "step-start", "reasoning", "text", "reasoning", "text", "step-finish"]);
@@ -47,7 +47,7 @@ fn another_message_of_the_agent_is_another_message() {
     for (message, text) in [("a", "one "), ("a", "two"), ("b", "three")] {
         let content = json!({ "type": "text", "text": text });
         talk.update(
-            json!({ "sessionUpdate": "agent_message_chunk", "messageId": message, "content": content }),
+            &json!({ "sessionUpdate": "agent_message_chunk", "messageId": message, "content": content }),
         );
     }
     talk.finish("end_turn");
@@ -60,14 +60,16 @@ fn a_tool_call_is_put_together_from_what_its_updates_change() {
     let mut talk = Talk::begin();
     talk.prompt("edit");
     let diff = json!({ "type": "diff", "path": "/w/src/a.rs", "oldText": "one\n", "newText": "two\n" });
-    talk.update(json!({ "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "edit", "kind": "edit" }));
-    talk.update(json!({
+    talk.update(
+        &json!({ "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "edit", "kind": "edit" }),
+    );
+    talk.update(&json!({
         "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "in_progress", "title": "src/a.rs",
         "locations": [{ "path": "/w/src/a.rs", "line": 3 }],
     }));
-    talk.update(json!({ "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "completed", "content": [diff] }));
+    talk.update(&json!({ "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "completed", "content": [diff] }));
     // What is over stays as it is.
-    talk.update(json!({ "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "in_progress" }));
+    talk.update(&json!({ "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "in_progress" }));
     let state = talk.tool();
     assert_eq!(state["status"], "completed");
     assert_eq!(state["title"], "src/a.rs");
@@ -86,7 +88,7 @@ fn a_tool_call_is_put_together_from_what_its_updates_change() {
 fn a_failed_tool_says_why() {
     let mut talk = Talk::begin();
     talk.prompt("run");
-    talk.update(json!({
+    talk.update(&json!({
         "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "ls", "kind": "execute", "status": "failed",
         "rawOutput": { "error": "no such folder" },
     }));
@@ -98,7 +100,7 @@ fn what_a_terminal_writes_is_the_output_of_the_tool_that_shows_it() {
     let mut talk = Talk::begin();
     talk.prompt("run");
     let content = json!([{ "type": "terminal", "terminalId": "term_1" }]);
-    talk.update(json!({
+    talk.update(&json!({
         "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "make", "kind": "execute", "status": "in_progress",
         "content": content,
     }));
@@ -135,7 +137,7 @@ fn an_abort_answers_what_is_asked_and_closes_what_is_open() {
     let mut talk = Talk::begin();
     talk.prompt("rm");
     talk.update(
-        json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "I wi" } }),
+        &json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "I wi" } }),
     );
     talk.ask(json!(7));
     talk.prompt("and then");
@@ -181,7 +183,7 @@ fn the_plan_is_the_todo_list() {
     talk.prompt("plan");
     let entry = |content, status| json!({ "content": content, "status": status, "priority": "high" });
     let entries = [entry("look", "completed"), entry("do", "in_progress")];
-    talk.update(json!({ "sessionUpdate": "plan", "entries": entries }));
+    talk.update(&json!({ "sessionUpdate": "plan", "entries": entries }));
     let todos = talk.view.session(SESSION).unwrap().todos();
     assert_eq!(todos.iter().map(|todo| todo.content.as_str()).collect::<Vec<_>>(), ["look", "do"]);
 }
@@ -189,7 +191,7 @@ fn the_plan_is_the_todo_list() {
 #[test]
 fn what_is_not_known_is_passed_on_whole() {
     let mut talk = Talk::begin();
-    talk.update(json!({ "sessionUpdate": "hologram", "shape": [1, 2] }));
+    talk.update(&json!({ "sessionUpdate": "hologram", "shape": [1, 2] }));
     assert!(talk.last("acp.hologram").contains(r#""shape":[1,2]"#));
 }
 
@@ -216,9 +218,7 @@ fn a_recorded_session_of_opencode_becomes_the_transcript_that_it_was() {
                 let now = talk.tick();
                 assert_eq!(talk.conversation.answer(now, &id, reply).unwrap().result, message["result"]);
             }
-            (Some("agent>client"), Some("session/update")) => {
-                talk.update(message["params"]["update"].clone())
-            }
+            (Some("agent>client"), Some("session/update")) => talk.update(&message["params"]["update"]),
             (Some("agent>client"), Some("session/request_permission")) => {
                 let now = talk.tick();
                 talk.conversation.ask(now, message["id"].clone(), &message["params"]);
@@ -250,7 +250,7 @@ proptest! {
         for step in steps {
             match step {
                 Move::Prompt => opened += usize::from(talk.prompt("go on").is_some() && talk.fresh()),
-                Move::Update(update) => talk.update(update),
+                Move::Update(update) => talk.update(&update),
                 Move::Ask => drop(talk.ask(json!(1))),
                 Move::Cancel => {
                     let now = talk.tick();
@@ -344,9 +344,9 @@ impl Talk {
         self.conversation.waiting.is_empty()
     }
 
-    fn update(&mut self, update: Value) {
+    fn update(&mut self, update: &Value) {
         let now = self.tick();
-        self.conversation.update(now, &update);
+        self.conversation.update(now, update);
         self.take();
     }
 

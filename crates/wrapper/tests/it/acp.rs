@@ -1,0 +1,336 @@
+//! The runtime of ACP agents, with an agent of a few lines that does what its prompt says (`acp/agent.py`).
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use gastown_wrapper::{
+    Clock,
+    runtime::{AgentRuntime as _, CommandError, Ended, RunningAgent, Signal, Start, acp::Acp},
+};
+use protocol::{
+    Command, ModelRef, NewEvent, PermissionReply, Prompt, Seq,
+    agent::Failed,
+    view::{PartView, SessionView},
+};
+use rustix::process::{Pid, PidfdFlags, Signal as UnixSignal, kill_process, pidfd_open};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use crate::guard::is_gone;
+
+#[tokio::test]
+async fn a_prompt_is_answered_in_a_turn_of_its_own() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    assert_eq!((agent.running.info.version.as_str(), agent.running.resumed), ("Fake 1.2", false));
+    agent.prompt("say hello there").await;
+    agent.turn_over().await;
+    assert_eq!(agent.said(), ["say hello there", "hello there"]);
+    agent.running.control.stop().await;
+    assert_eq!(agent.end().await, Ended::Exited { reason: "stopped".to_owned(), code: Some(128 + 15) });
+}
+
+#[tokio::test]
+async fn a_permission_waits_for_a_person() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("permission").await;
+    let asked = agent.until("permission.asked").await;
+    let id = asked["id"].as_str().unwrap().to_owned();
+    assert_eq!((&asked["permission"], &asked["patterns"]), (&json!("bash"), &json!(["rm a"])));
+    agent
+        .command(Command::Permission { id: id.clone(), reply: PermissionReply::Once, message: None })
+        .await
+        .unwrap();
+    agent.turn_over().await;
+    assert!(agent.said().last().unwrap().contains(r#""optionId": "yes""#), "{:?}", agent.said());
+    let again = agent.command(Command::Permission { id, reply: PermissionReply::Once, message: None }).await;
+    assert!(matches!(again, Err(CommandError::NotFound { .. })), "{again:?}");
+}
+
+#[tokio::test]
+async fn files_are_those_of_the_work_folder() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("write new/a.txt text").await;
+    agent.turn_over().await;
+    assert_eq!(std::fs::read_to_string(place.folder().join("new/a.txt")).unwrap(), "text");
+    agent.prompt("read new/a.txt").await;
+    agent.turn_over().await;
+    assert_eq!(agent.said().last().unwrap(), r#"{"content": "text"}"#);
+    agent.prompt("read /etc/hostname").await;
+    agent.turn_over().await;
+    assert!(agent.said().last().unwrap().contains("is not in the work folder"), "{:?}", agent.said());
+}
+
+#[tokio::test]
+async fn a_terminal_runs_in_the_work_folder_and_its_output_is_the_tools() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("terminal pwd; echo wrong >&2; exit 4").await;
+    agent.turn_over().await;
+    let said: Value = serde_json::from_str(agent.said().last().unwrap()).unwrap();
+    assert_eq!(said["status"]["exitCode"], 4);
+    assert_eq!(said["output"], format!("{}\nwrong\n", place.folder().display()));
+    let tool = agent.parts().into_iter().find(|part| part["type"] == "tool").unwrap();
+    assert_eq!((&tool["state"]["status"], &tool["state"]["output"]), (&json!("completed"), &said["output"]));
+}
+
+#[tokio::test]
+async fn an_abort_reaches_the_agent() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("wait").await;
+    agent.until("message.part.delta").await;
+    agent.command(Command::Abort).await.unwrap();
+    assert_eq!(agent.turn_over().await, "interrupted");
+    agent.prompt("say still here").await;
+    assert_eq!(agent.turn_over().await, "completed");
+}
+
+#[tokio::test]
+async fn a_model_is_chosen_before_the_prompt_is_given() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    let with = |model: &str| {
+        let model = ModelRef { provider_id: "fake".to_owned(), model_id: model.to_owned() };
+        Command::Prompt(Prompt { text: Some("model".to_owned()), model: Some(model), ..Prompt::default() })
+    };
+    agent.command(with("large")).await.unwrap();
+    agent.turn_over().await;
+    assert_eq!(agent.said().last().unwrap(), "fake/large");
+    let unknown = agent.command(with("huge")).await.unwrap_err();
+    assert!(unknown.to_string().contains("the model fake/huge"), "{unknown}");
+}
+
+#[tokio::test]
+async fn a_slash_command_is_one_that_the_agent_named() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    let slash = |name: &str| Command::Slash { name: name.to_owned(), arguments: "main".to_owned() };
+    agent.command(slash("review")).await.unwrap();
+    agent.turn_over().await;
+    assert_eq!(agent.said().last().unwrap(), "command /review main");
+    assert!(matches!(agent.command(slash("fly")).await, Err(CommandError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn what_is_no_message_and_what_is_not_offered_do_no_harm() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("noise").await;
+    agent.turn_over().await;
+    assert_eq!(agent.said().last().unwrap(), "after the noise");
+    agent.prompt("unknown").await;
+    agent.turn_over().await;
+    assert!(agent.said().last().unwrap().contains("this client has no terminal/paint"), "{:?}", agent.said());
+}
+
+#[tokio::test]
+async fn a_session_goes_on_and_what_the_log_has_is_not_told_again() {
+    let place = Place::new();
+    let mut agent = place.resume("ses_fake").await;
+    assert!(agent.running.resumed);
+    agent.prompt("say again").await;
+    agent.turn_over().await;
+    assert_eq!(agent.said(), ["say again", "again"]);
+    let other = place.resume("ses_lost").await;
+    assert!(!other.running.resumed, "a session that is not there is begun anew");
+}
+
+#[tokio::test]
+async fn an_agent_that_dies_says_its_last_words() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("die").await;
+    let Ended::Died(Failed { exit_code, stderr, .. }) = agent.end().await else { panic!("it died") };
+    assert_eq!((exit_code, stderr.last().map(String::as_str)), (Some(9), Some("out of memory")));
+    let answered = agent.command(Command::Abort).await;
+    assert!(matches!(answered, Err(CommandError::Unreachable { .. })), "{answered:?}");
+}
+
+#[tokio::test]
+async fn p16_nothing_of_the_agent_outlives_its_stop() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("daemon").await;
+    agent.turn_over().await;
+    let daemon = process(agent.said().last().unwrap().parse().unwrap());
+    let own = process(agent.pid(&place));
+    agent.running.control.stop().await;
+    is_gone(daemon).await;
+    is_gone(own).await;
+}
+
+#[tokio::test]
+async fn p16_terminals_end_with_the_agent() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("terminal echo $$; exec sleep 1000").await;
+    let pid = loop {
+        agent.until("message.part.updated").await;
+        let tool = agent.parts().into_iter().find(|part| part["type"] == "tool");
+        let output = tool.and_then(|tool| tool["state"]["metadata"]["output"].as_str().map(str::to_owned));
+        if let Some(pid) = output.and_then(|output| output.trim().parse().ok()) {
+            break pid;
+        }
+    };
+    let command = process(pid);
+    agent.running.control.stop().await;
+    is_gone(command).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_was_killed_is_a_death() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("deaf").await;
+    agent.until("message.part.delta").await;
+    kill_process(Pid::from_raw(agent.pid(&place)).unwrap(), UnixSignal::KILL).unwrap();
+    let Ended::Died(failed) = agent.end().await else { panic!("it died") };
+    assert_eq!(failed.exit_code, Some(128 + 9));
+}
+
+#[tokio::test]
+async fn a_start_that_fails_says_why_and_what_to_do() {
+    let place = Place::new();
+    for (how, exit_code, word) in [
+        ("exits", Some(3), "it ended before it was ready"),
+        ("future", Some(128 + 15), "it speaks version 7"),
+        ("login", Some(128 + 15), "run `fake login`"),
+    ] {
+        let failed = place.try_start(how, None).await.unwrap_err();
+        assert!(failed.message.contains(word), "{how}: {}", failed.message);
+        assert_eq!(failed.exit_code, exit_code, "{how}: {failed:?}");
+    }
+    assert_eq!(place.try_start("exits", None).await.unwrap_err().stderr, ["no api key"]);
+    let missing = Acp::new(vec!["/no/such/agent".into()], guard());
+    let failed = missing.start(place.asked(None)).await.unwrap_err();
+    assert!(failed.stderr.iter().any(|line| line.contains("/no/such/agent")), "{failed:?}");
+}
+
+/// A work folder and a state folder.
+struct Place(TempDir);
+
+/// A running agent and what its events came to.
+struct Agent {
+    running: RunningAgent,
+    view: SessionView,
+    seq: u64,
+    ended: Option<Ended>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        std::fs::create_dir(place.0.path().join("work")).unwrap();
+        place
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.0.path().join("work").canonicalize().unwrap()
+    }
+
+    fn asked(&self, resume: Option<&str>) -> Start {
+        Start {
+            agent: "a1".parse().unwrap(),
+            directory: self.folder(),
+            state_dir: self.0.path().to_owned(),
+            resume: resume.map(str::to_owned),
+            clock: Clock::start(),
+        }
+    }
+
+    async fn try_start(&self, how: &str, resume: Option<&str>) -> Result<RunningAgent, Failed> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/acp/agent.py");
+        let command = vec!["python3".into(), script.into_os_string(), how.into()];
+        Acp::new(command, guard()).start(self.asked(resume)).await
+    }
+
+    async fn start(&self, how: &str) -> Agent {
+        let running = self.try_start(how, None).await.unwrap();
+        Agent { running, view: SessionView::default(), seq: 0, ended: None }
+    }
+
+    async fn resume(&self, session: &str) -> Agent {
+        let running = self.try_start("", Some(session)).await.unwrap();
+        Agent { running, view: SessionView::default(), seq: 0, ended: None }
+    }
+}
+
+impl Agent {
+    async fn command(&self, command: Command) -> Result<Option<Value>, CommandError> {
+        timeout(PATIENCE, self.running.control.command(command)).await.expect("a command is answered")
+    }
+
+    async fn prompt(&self, text: &str) {
+        let prompt = Prompt { text: Some(text.to_owned()), ..Prompt::default() };
+        self.command(Command::Prompt(prompt)).await.unwrap();
+    }
+
+    /// Reads on to the next event of this type; its data.
+    async fn until(&mut self, kind: &str) -> Value {
+        loop {
+            let event = self.next().await.unwrap_or_else(|| panic!("{kind} comes before {:?}", self.ended));
+            if &*event.kind == kind {
+                return event.data.parse().unwrap();
+            }
+        }
+    }
+
+    /// Reads on to the end of the turn; its reason.
+    async fn turn_over(&mut self) -> String {
+        self.until("session.turn.close").await["reason"].as_str().unwrap().to_owned()
+    }
+
+    async fn end(&mut self) -> Ended {
+        while self.next().await.is_some() {}
+        self.ended.clone().expect("the last signal says how it ended")
+    }
+
+    async fn next(&mut self) -> Option<NewEvent> {
+        loop {
+            match timeout(PATIENCE, self.running.signals.recv()).await.expect("the agent says something")? {
+                Signal::Event(event) => {
+                    self.seq += 1;
+                    self.view.apply(&event.clone().at(Seq::new(self.seq)));
+                    return Some(event);
+                }
+                Signal::Ended(ended) => self.ended = Some(ended),
+                other @ (Signal::Alive | Signal::CaughtUp(_) | _) => {
+                    panic!("{other:?} is not said by such an agent")
+                }
+            }
+        }
+    }
+
+    fn parts(&self) -> Vec<Value> {
+        let session = self.view.session("ses_fake").expect("the session is there");
+        session.messages().iter().flat_map(|message| message.parts()).map(PartView::to_json).collect()
+    }
+
+    fn said(&self) -> Vec<String> {
+        let texts = self.parts().into_iter().filter(|part| part["type"] == "text");
+        texts.map(|part| part["text"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn pid(&self, place: &Place) -> i32 {
+        let record = std::fs::read_to_string(place.0.path().join("agent-server.json")).unwrap();
+        let record: Value = serde_json::from_str(&record).unwrap();
+        i32::try_from(record["pid"].as_i64().unwrap()).unwrap()
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn process(pid: i32) -> std::os::fd::OwnedFd {
+    pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::NONBLOCK).unwrap()
+}
+
+fn guard() -> Vec<OsString> {
+    vec![env!("CARGO_BIN_EXE_gastown-wrapper").into(), "guard".into()]
+}

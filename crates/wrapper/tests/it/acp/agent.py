@@ -1,0 +1,141 @@
+"""An agent of the Agent Client Protocol that does what the prompt's first word says. Standard library only."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+SESSION = "ses_fake"
+answers = 0
+
+
+def send(message):
+    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+    sys.stdout.flush()
+
+
+def receive():
+    line = sys.stdin.readline()
+    if not line:
+        sys.exit(0)
+    return json.loads(line)
+
+
+def ask(method, params):
+    """A request of the agent; its answer. A cancellation that comes first is the answer, too."""
+    global answers
+    answers += 1
+    send({"id": answers, "method": method, "params": {"sessionId": SESSION, **params}})
+    while True:
+        message = receive()
+        if message.get("id") == answers and "method" not in message:
+            return message.get("result", message.get("error"))
+        if message.get("method") == "session/cancel":
+            return "cancelled"
+
+
+def update(update_kind, **fields):
+    send({"method": "session/update", "params": {"sessionId": SESSION, "update": {"sessionUpdate": update_kind, **fields}}})
+
+
+def say(text):
+    update("agent_message_chunk", content={"type": "text", "text": text})
+
+
+def perform(words):
+    """What a prompt asks for. Returns the reason why the turn ends."""
+    verb, rest = words[0], words[1:]
+    if verb == "say":
+        say(" ".join(rest))
+    elif verb == "permission":
+        call = {"toolCallId": "c1", "title": "rm a", "kind": "execute", "rawInput": {"command": "rm a"}}
+        update("tool_call", status="pending", **call)
+        options = [{"optionId": "yes", "name": "Yes", "kind": "allow_once"}, {"optionId": "no", "name": "No", "kind": "reject_once"}]
+        say(json.dumps(ask("session/request_permission", {"toolCall": call, "options": options})))
+    elif verb == "write":
+        say(json.dumps(ask("fs/write_text_file", {"path": rest[0], "content": rest[1]})))
+    elif verb == "read":
+        say(json.dumps(ask("fs/read_text_file", {"path": rest[0]})))
+    elif verb == "terminal":
+        terminal = ask("terminal/create", {"command": "sh", "args": ["-c", " ".join(rest)]})["terminalId"]
+        update("tool_call", toolCallId="c1", title="run", kind="execute", status="in_progress",
+               content=[{"type": "terminal", "terminalId": terminal}])
+        status = ask("terminal/wait_for_exit", {"terminalId": terminal})
+        output = ask("terminal/output", {"terminalId": terminal})
+        update("tool_call_update", toolCallId="c1", status="completed", rawOutput=output)
+        say(json.dumps({"status": status, "output": output["output"]}))
+        ask("terminal/release", {"terminalId": terminal})
+    elif verb == "wait":
+        say("waiting")
+        while receive().get("method") != "session/cancel":
+            pass
+        return "cancelled"
+    elif verb == "noise":
+        print("npm warn something\n\n{not json", flush=True)
+        say("after the noise")
+    elif verb == "unknown":
+        say(json.dumps(ask("terminal/paint", {})))
+    elif verb == "daemon":
+        daemon = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        say(str(daemon.pid))
+    elif verb == "die":
+        say("I am")
+        print("out of memory", file=sys.stderr, flush=True)
+        os._exit(9)
+    elif verb == "deaf":
+        say("not listening")
+        while True:
+            time.sleep(1000)
+    return "end_turn"
+
+
+def main():
+    how = sys.argv[1] if len(sys.argv) > 1 else ""
+    if how == "exits":
+        print("no api key", file=sys.stderr)
+        sys.exit(3)
+    model = "small"
+    while True:
+        message = receive()
+        method, number = message.get("method"), message.get("id")
+        params = message.get("params", {})
+        if method == "initialize":
+            send({"id": number, "result": {
+                "protocolVersion": 7 if how == "future" else 1,
+                "agentInfo": {"name": "Fake", "version": "1.2"},
+                "agentCapabilities": {"loadSession": True},
+                "authMethods": [{"id": "login", "name": "Login", "description": "run `fake login`"}],
+            }})
+        elif method == "session/new" and how == "login":
+            send({"id": number, "error": {"code": -32000, "message": "Authentication required"}})
+        elif method in ("session/new", "session/load"):
+            if method == "session/load":
+                if params["sessionId"] != SESSION:
+                    send({"id": number, "error": {"code": -32602, "message": "no such session"}})
+                    continue
+                say("said long ago")
+            update("available_commands_update", availableCommands=[{"name": "review", "description": "look"}])
+            option = {"id": "m", "category": "model", "type": "select", "currentValue": "fake/small",
+                      "options": [{"value": "fake/small", "name": "S"}, {"value": "fake/large", "name": "L"}]}
+            result = {"configOptions": [option]}
+            send({"id": number, "result": result if method == "session/load" else {"sessionId": SESSION, **result}})
+        elif method == "session/set_config_option":
+            model = params["value"]
+            send({"id": number, "result": {}})
+        elif method == "session/prompt":
+            text = params["prompt"][0]["text"]
+            if text.startswith("/"):
+                say("command " + text)
+                reason = "end_turn"
+            elif text == "model":
+                say(model)
+                reason = "end_turn"
+            else:
+                reason = perform(text.split())
+            send({"id": number, "result": {"stopReason": reason}})
+        elif number is not None and method:
+            send({"id": number, "error": {"code": -32601, "message": "unknown"}})
+
+
+main()
