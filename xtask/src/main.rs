@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "a developer command talks on the terminal")]
 
 mod command;
+mod fuzz;
 mod promises;
 mod purity;
 mod setup;
@@ -22,9 +23,17 @@ struct Cli {
 enum Command {
     /// Install what the tests need, then run all checks and tests, and end with the table promise → tests.
     Test {
-        /// Run only the stages of these names: format, clippy, purity, tests, docs.
+        /// Run only the stages of these names: format, purity, clippy, tests, docs, fuzz.
         #[arg(long, value_delimiter = ',')]
         only: Vec<test::Stage>,
+    },
+    /// Fuzz every decoder, or one of them, with libFuzzer.
+    Fuzz {
+        /// The target, as the folders in fuzz/corpus are named.
+        target: Option<String>,
+        /// How long each target is tried.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
     },
     /// Install what the tests need: Chromium and its driver, ripgrep, git, and the agent servers from npm.
     Setup,
@@ -32,6 +41,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Setup => setup::run(),
         Command::Test { only } => test::run(&only),
     }

@@ -1,4 +1,5 @@
-//! Installs what the tests need on a bare Debian with Rust and Node: system packages, and agent servers from npm.
+//! Installs what the tests need on a bare Debian with Rust and Node: system packages (a C++ compiler is for libFuzzer), and
+//! agent servers from npm.
 
 use std::fs;
 
@@ -11,6 +12,7 @@ const SYSTEM: &[(&str, &str)] = &[
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
     ("curl", "curl"),
+    ("g++", "g++"),
     ("git", "git"),
     ("rg", "ripgrep"),
 ];

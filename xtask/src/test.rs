@@ -5,7 +5,10 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::ValueEnum;
 
-use crate::{command, promises::Promises, purity, setup};
+use crate::{command, fuzz, promises::Promises, purity, setup};
+
+/// How long each decoder is fuzzed.
+const FUZZ_SECONDS: u64 = 20;
 
 /// A part of the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,6 +23,8 @@ pub(crate) enum Stage {
     Tests,
     /// `cargo doc` with warnings as errors.
     Docs,
+    /// libFuzzer over every decoder.
+    Fuzz,
 }
 
 /// Installs what is missing, runs the stages, and prints the table *promise → tests*.
@@ -35,6 +40,7 @@ pub(crate) fn run(only: &[Stage]) -> anyhow::Result<()> {
             Stage::Purity => purity::check()?,
             Stage::Clippy => clippy()?,
             Stage::Tests => tests()?,
+            Stage::Fuzz => fuzz::run(None, FUZZ_SECONDS)?,
             Stage::Docs => {
                 command::run(
                     "cargo",

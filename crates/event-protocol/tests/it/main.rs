@@ -5,6 +5,7 @@ extern crate gastown_event_protocol as protocol;
 
 mod classification;
 mod compaction;
+mod corpus;
 mod frames;
 mod recording;
 mod schema;
