@@ -5,7 +5,10 @@
 mod agents;
 mod authority;
 mod bad_input;
+mod corpus;
 mod life;
 mod readers;
 mod search;
+mod shares;
 mod support;
+mod websocket;
