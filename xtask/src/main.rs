@@ -2,6 +2,7 @@
 //! installs.
 #![expect(clippy::print_stdout, reason = "a developer command talks on the terminal")]
 
+mod bench;
 mod command;
 mod fuzz;
 mod promises;
@@ -23,7 +24,7 @@ struct Cli {
 enum Command {
     /// Install what the tests need, then run all checks and tests, and end with the table promise → tests.
     Test {
-        /// Run only the stages of these names: format, purity, clippy, tests, docs, fuzz.
+        /// Run only the stages of these names: format, purity, clippy, tests, docs, fuzz, autobahn.
         #[arg(long, value_delimiter = ',')]
         only: Vec<test::Stage>,
     },
@@ -37,12 +38,15 @@ enum Command {
     },
     /// Install what the tests need: Chromium and its driver, ripgrep, git, and the agent servers from npm.
     Setup,
+    /// Measure the relay beside other servers, and write docs/benchmarks.md if everything was measured.
+    Bench(bench::Bench),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Setup => setup::run(),
+        Command::Bench(bench) => bench.run(),
         Command::Test { only } => test::run(&only),
     }
 }

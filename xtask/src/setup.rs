@@ -32,13 +32,18 @@ pub(crate) fn run() -> anyhow::Result<()> {
 fn system_packages() -> anyhow::Result<()> {
     let missing: Vec<&str> =
         SYSTEM.iter().filter(|(program, _)| !on_path(program)).map(|&(_, package)| package).collect();
-    if missing.is_empty() {
+    install(&missing)
+}
+
+/// Installs packages of the system, and says what it does.
+pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
+    if packages.is_empty() {
         println!("setup: the system packages are there");
         return Ok(());
     }
-    println!("setup: installing system packages: {} (this alone needs root)", missing.join(", "));
+    println!("setup: installing system packages: {} (this alone needs root)", packages.join(", "));
     if !on_path("apt-get") {
-        bail!("no apt-get on this system: install {} by hand, then run this again", missing.join(", "));
+        bail!("no apt-get on this system: install {} by hand, then run this again", packages.join(", "));
     }
     let (program, prefix): (&str, &[&str]) = if is_root()? {
         ("apt-get", &[])
@@ -47,13 +52,13 @@ fn system_packages() -> anyhow::Result<()> {
     } else {
         bail!(
             "not root, and no sudo: run `apt-get install {}` as root, then run this again",
-            missing.join(" ")
+            packages.join(" ")
         );
     };
     let quiet = [("DEBIAN_FRONTEND", "noninteractive")];
     command::run(program, &[prefix, &["update", "--quiet"]].concat(), &quiet)?;
     let install = ["install", "--yes", "--quiet", "--no-install-recommends"];
-    command::run(program, &[prefix, &install, &missing].concat(), &quiet)
+    command::run(program, &[prefix, &install, packages].concat(), &quiet)
 }
 
 fn agent_servers() -> anyhow::Result<()> {

@@ -1,0 +1,109 @@
+//! Starting a server, and ending it by its own id.
+
+use std::{
+    fs::File,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Peer;
+use crate::clock::{now_ns, pause, seconds};
+
+/// Time for a server to listen, and to end.
+const PATIENCE_S: f64 = 20.0;
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A server that runs until this is dropped.
+pub(crate) struct Running {
+    pub(crate) peer: Arc<dyn Peer>,
+    pub(crate) process: Process,
+    /// Its data; removed after it.
+    pub(crate) directory: tempfile::TempDir,
+}
+
+/// A process of ours.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    name: String,
+}
+
+impl Process {
+    /// Starts a command in a directory; what it says goes to `server.log` there.
+    pub(crate) fn spawn(mut command: Command, directory: &Path) -> Result<Self> {
+        let name =
+            Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let log = File::create(directory.join("server.log"))?;
+        command.current_dir(directory).stdin(Stdio::null()).stderr(log.try_clone()?);
+        if name != "gastown-relay" {
+            command.stdout(log);
+        }
+        let child = command.spawn().with_context(|| format!("{name} did not start"))?;
+        Ok(Self { child, name })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Waits until it listens.
+    pub(crate) fn wait_listening(&mut self, address: SocketAddr) -> Result<()> {
+        let began = now_ns();
+        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended: {status}", self.name);
+            }
+            if seconds(began, now_ns()) > PATIENCE_S {
+                bail!("{} does not listen on {address}", self.name);
+            }
+            pause(LOOK);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    /// Asks it to end, and ends it if it does not. An error means that it has ended.
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let began = now_ns();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if seconds(began, now_ns()) > PATIENCE_S {
+                let _ = self.child.kill();
+            }
+            pause(LOOK);
+        }
+    }
+}
+
+/// A port that nobody listens on, as the system gives it.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+pub(crate) fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// The first line that a program prints about itself.
+pub(crate) fn first_line(program: &Path, argument: &str) -> Result<String> {
+    let output = Command::new(program)
+        .arg(argument)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{} is not installed", program.display()))?;
+    let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned())
+}
