@@ -42,6 +42,7 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod agent;
+mod backoff;
 mod class;
 pub mod codec;
 mod command;
@@ -57,6 +58,7 @@ pub mod sse;
 mod time;
 pub mod view;
 
+pub use backoff::Backoff;
 pub use class::{Class, Classified, Effect, Key, classify, named_types, session_of};
 pub use command::{Answer, Command, CommandId, CommandResult, Delivery, ModelRef, PermissionReply, Prompt};
 pub use cursor::{Cursor, CursorParseError, Epoch, Seq, SeqError};

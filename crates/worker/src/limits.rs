@@ -33,8 +33,8 @@ pub const LAST_WORDS_CHARS: usize = 300;
 pub const STOP_GRACE: Duration = Duration::from_secs(8);
 /// How long an agent may take to finish its turn when it is drained.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(600);
-/// How long a wrapper that outlived its worker may take to come back: longer than its longest wait between two tries
-/// to connect (30 s × 1.5, `docs/protocol.md` §8).
+/// How long a wrapper that outlived its worker may take to come back: longer than a try to connect that
+/// hangs (15 s) and the wait after it (5 s × 1.5, `docs/protocol.md` §8), twice.
 pub const RECONNECT_GRACE: Duration = Duration::from_secs(50);
 /// Life of a wrapper's token. It is issued anew with every generation.
 pub const WRAPPER_TOKEN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -1,7 +1,7 @@
 //! The resuming Rust client of a relay (§4 to §8).
 //!
 //! [`Client::follow`] gives the events of one log, each once and in order, and reconnects for as long as that can
-//! help: it holds the cursor, answers and watches heartbeats, waits between attempts (1 s·2ⁿ, at most 30 s, times 0.5
+//! help: it holds the cursor, answers and watches heartbeats, waits between attempts (1 s·2ⁿ, at most 5 s, times 0.5
 //! to 1.5), gets a fresh ticket for each connection, and passes gaps on. The other methods are one HTTP request each and
 //! are not repeated: only the caller knows whether that is wanted. A command may be sent again with the same id, since
 //! an agent carries it out at most once.
@@ -23,8 +23,8 @@
 //! # }
 //! ```
 
-mod backoff;
 mod credentials;
+mod dial;
 mod endpoint;
 mod error;
 mod follow;
@@ -33,6 +33,7 @@ mod search;
 mod session;
 
 pub use credentials::{Credentials, TicketError, TicketSource, Token, TokenSource};
+pub use dial::{Dial, Stream};
 pub use error::{ClientError, FollowError};
 pub use follow::Follow;
 pub use http::{Acked, Client, EventPage, PageGap, Producer, Verb};

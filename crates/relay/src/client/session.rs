@@ -11,12 +11,12 @@ use std::{
 };
 
 use protocol::{
-    CloseCode, Cursor, Epoch, ErrorCode, Event, LogId, Seq,
+    Backoff, CloseCode, Cursor, Epoch, ErrorCode, Event, LogId, Seq,
     frame::{FromViewer, GapReason, StartAt, ToViewer},
     limits,
 };
 
-use super::{FollowError, backoff::Backoff};
+use super::FollowError;
 use crate::Delivery;
 
 /// How long a connection may take to come about, name look-up and TLS included.
