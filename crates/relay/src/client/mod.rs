@@ -24,7 +24,6 @@
 //! ```
 
 mod credentials;
-mod dial;
 mod endpoint;
 mod error;
 mod follow;
@@ -33,7 +32,6 @@ mod search;
 mod session;
 
 pub use credentials::{Credentials, TicketError, TicketSource, Token, TokenSource};
-pub use dial::{Dial, Stream};
 pub use error::{ClientError, FollowError};
 pub use follow::Follow;
 pub use http::{Acked, Client, EventPage, PageGap, Producer, Verb};
