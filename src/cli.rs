@@ -13,6 +13,7 @@ mod prompt;
 mod relay;
 mod server;
 mod serving;
+mod share;
 mod signals;
 mod token;
 mod up;
@@ -65,6 +66,7 @@ enum Sub {
     Answer(answer::Answer),
     Abort(abort::Abort),
     Watch(watch::Watch),
+    Share(share::Share),
     Token(token::Token),
     Completions(completions::Completions),
     Worker(up::Worker),
@@ -111,6 +113,7 @@ fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
         Sub::Answer(command) => in_runtime(command.run()),
         Sub::Abort(command) => in_runtime(command.run()),
         Sub::Watch(command) => in_runtime(command.run()),
+        Sub::Share(command) => in_runtime(command.run()),
         Sub::Token(command) => command.run(),
         Sub::Completions(command) => command.run(&mut Cli::command()),
         // Their exit codes are the wrapper's own.

@@ -10,15 +10,16 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
+use relay::DataDirArgs;
 use town::Request;
 use worker::{Running, WorkerConfig, start};
 
 use super::{
     Exit, print, progress,
     server::DEFAULT_LISTEN,
-    serving::{UrlFile, bind, bind_or_any_port},
+    serving::{bind, bind_or_any_port},
     signals::Signals,
-    up::{announce, make_private_folder, serve_until_signal},
+    up::serve_town,
 };
 
 /// Start a town with scripted agents to look around: no network, no key, nothing to install
@@ -55,11 +56,9 @@ impl Demo {
         };
         let config = WorkerConfig::new(folder.path()).with_stop_grace(STOP_GRACE);
         let running = progress::shown("opening the store", start(config, listener)).await?;
-        let url_file = UrlFile::write(folder.path(), running.worker().url())?;
         populate(&running, folder.path()).await?;
-        let announcement = announce(&running, folder.path());
         if self.json {
-            print(&announcement.json_line()?)?;
+            print(&worker::args::json_line(&running))?;
         } else {
             print(&greeting(&running, folder.path()))?;
             if !self.no_open {
@@ -67,8 +66,7 @@ impl Demo {
                 open_browser(&running.worker().one_use_login_url());
             }
         }
-        let exit = serve_until_signal(running, &mut signals).await;
-        drop(url_file);
+        let exit = serve_town(running, &mut signals).await;
         if self.keep {
             print(&format!("kept: gastown up --data-dir {}\n", folder.path().display()))?;
         }
@@ -124,7 +122,7 @@ struct Folder {
 impl Folder {
     fn make(keep: bool) -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("gastown-demo-{}", uuid::Uuid::new_v4().simple()));
-        make_private_folder(&path)?;
+        let path = DataDirArgs { data_dir: Some(path) }.make()?;
         Ok(Self { path, keep })
     }
 

@@ -107,6 +107,15 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<ApiError>() {
         return Some(error.code().map_or(Exit::NoServer, Exit::of));
     }
+    if cause.is::<relay::NoHome>() {
+        return Some(Exit::Usage);
+    }
+    if let Some(relay::RunError::OpenBind { .. }) = cause.downcast_ref() {
+        return Some(Exit::Usage);
+    }
+    if let Some(worker::StartError::OpenBind { .. }) = cause.downcast_ref() {
+        return Some(Exit::Usage);
+    }
     let exit = match cause.downcast_ref::<FollowError>()? {
         FollowError::Unauthenticated { .. }
         | FollowError::Forbidden { .. }

@@ -11,20 +11,19 @@ use anyhow::Context as _;
 use clap::Args;
 use protocol::{AgentId, Command, CommandId, CommandResult, ErrorBody, ErrorCode, LogId, TownId};
 use relay::{
-    ApiError, RelayApi as _,
+    ApiError, DataDirArgs, RelayApi as _,
     client::{Client, Credentials, Token, Verb},
 };
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::OnceCell;
+use worker::URL_FILE;
 
 use self::tokens::RelayTokens;
 use super::exit::{Exit, Refusal, exit_of};
 
 /// Where a server listens if nobody says otherwise.
 pub(super) const DEFAULT_LISTEN: &str = "127.0.0.1:4280";
-/// The file of the data directory that holds the URL of the server that runs on it.
-pub(super) const URL_FILE: &str = "url";
 /// The file of the data directory that holds the operator's token.
 pub(super) const TOKEN_FILE: &str = "operator-token";
 
@@ -50,27 +49,6 @@ pub(super) struct ServerArgs {
         global = true
     )]
     town: TownId,
-}
-
-/// Where a server keeps everything.
-#[derive(Debug, Clone, Args)]
-pub(super) struct DataDirArgs {
-    /// Where the server keeps everything [default: ~/.gastown]
-    #[arg(long, env = "GASTOWN_DATA_DIR", hide_env_values = true, value_name = "DIR", global = true)]
-    data_dir: Option<PathBuf>,
-}
-
-impl DataDirArgs {
-    /// The folder, whether it is there or not.
-    pub(super) fn path(&self) -> anyhow::Result<PathBuf> {
-        if let Some(path) = &self.data_dir {
-            return Ok(path.clone());
-        }
-        let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
-        home.map(|home| home.join(".gastown")).ok_or_else(|| {
-            Refusal::because(Exit::Usage, "no home directory is known: say where with --data-dir DIR")
-        })
-    }
 }
 
 /// A server that runs: its worker, and the relay that the worker names, be it the same process or another one.

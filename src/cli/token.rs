@@ -1,14 +1,10 @@
 //! `gastown token`.
 
 use clap::Args;
+use relay::DataDirArgs;
 use worker::operator_token;
 
-use super::{
-    Exit, print,
-    progress::say,
-    server::{DataDirArgs, TOKEN_FILE},
-    up::make_private_folder,
-};
+use super::{Exit, print, progress::say, server::TOKEN_FILE};
 
 /// Show where the operator's token is, or the token itself; make it if there is none
 #[derive(Debug, Args)]
@@ -29,7 +25,6 @@ pub(super) struct Token {
 impl Token {
     pub(super) fn run(&self) -> anyhow::Result<Exit> {
         let data_dir = self.data_dir.path()?;
-        make_private_folder(&data_dir)?;
         let (token, is_new) = operator_token(&data_dir)?;
         if is_new {
             say("the token was made just now\n");

@@ -14,4 +14,5 @@ mod oracle;
 mod planted;
 mod real_agents;
 mod shutdown;
+mod split_mode;
 mod support;

@@ -78,5 +78,7 @@ pub mod server;
 pub use api::{ApiError, AppendedAt, Presence, RelayApi};
 pub use delivery::Delivery;
 #[cfg(feature = "bin")]
-pub use run::{RelayArgs, RunError, run, service_token};
+pub use run::{
+    DataDirArgs, DataDirError, NoHome, RelayArgs, RunError, Running, reachable, service_token, start,
+};
 pub use segment::{EncodedPage, Segment};

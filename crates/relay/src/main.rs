@@ -1,11 +1,22 @@
 //! The standalone relay: arguments, logs and signals; all else is in the library.
 
-use clap::Parser;
-use gastown_relay::{RelayArgs, run, service_token};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use std::io::Write as _;
 
-/// Takes events of coding agents from their wrappers, keeps them, and shows them to viewers.
+use anyhow::Context as _;
+use clap::Parser;
+use gastown_relay::{RelayArgs, service_token, start};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+
+/// Takes events of coding agents from their wrappers, keeps them, and shows them to viewers
+///
+/// It lets in whoever has a token signed with its key: a worker started with the same --signing-key, its wrappers, and
+/// whomever the worker sends. SIGTERM or Ctrl-C ends it in order, a second one at once.
+///
+/// What it does is logged to stderr; GASTOWN_LOG says how much (`debug`, `gastown_relay=trace`).
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -15,42 +26,33 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let Cli { args } = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GASTOWN_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     if let Some(town) = args.service_token.clone() {
-        print_line(service_token(&args, town, gastown_relay::server::now())?.expose());
-        return Ok(());
+        let token = service_token(&args, town, gastown_relay::server::now())?;
+        return Ok(writeln!(std::io::stdout(), "{}", token.expose())?);
     }
-    let shutdown = CancellationToken::new();
-    let relay = run(
-        args,
-        |address| print_line(&format!("listening on http://{address}")),
-        shutdown.clone().cancelled_owned(),
-    );
-    tokio::select! {
-        ended = relay => Ok(ended?),
-        ended = signals(&shutdown) => ended,
-    }
-}
-
-/// The first signal ends the relay gently, the second at once.
-async fn signals(shutdown: &CancellationToken) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    for times in 1.. {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        shutdown.cancel();
-        if times == 2 {
-            break;
-        }
+    let mut signals = async || {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    };
+    let listener = TcpListener::bind(&args.listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let running = start(&args, listener).await?;
+    std::io::stdout().write_all(running.announcement().as_bytes())?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = running.run_until(async {
+        // Dropping the sender stops it as well.
+        let _ = stopped.await;
+    });
+    let twice = async {
+        signals().await;
+        drop(stop);
+        signals().await;
+    };
+    tokio::select! {
+        served = serving => Ok(served?),
+        () = twice => anyhow::bail!("ended at once by a second signal"),
     }
-    anyhow::bail!("ended at once by a second signal")
-}
-
-#[expect(clippy::print_stdout, reason = "this is what the command is asked to print")]
-fn print_line(line: &str) {
-    println!("{line}");
 }

@@ -1,55 +1,137 @@
-//! The standalone relay: its own SQLite store, its own key (or the worker's), one listener.
+//! The standalone relay: its own SQLite store, its worker's key, one listener. `gastown-relay` and `gastown relay` are two
+//! shells around this.
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use protocol::{Timestamp, TownId};
-use store::{EventStore, SqliteOptions, SqliteStore};
+use store::{EventStore, OpenError, SqliteOptions, SqliteStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{Claims, JwtAuthority, KeyError, Keys, ServiceClaims, TicketBook},
+    auth::{Claims, JwtAuthority, KeyError, Keys, Secret, ServiceClaims, ShareBook, TicketBook},
     server::{Relay, RelayConfig, ServeLimits, now, serve},
 };
 
-/// Life of the service token that a worker is to use.
-const SERVICE_TOKEN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The file of the store. Not the one of a worker with a relay inside: both may have one data directory.
+const STORE_FILE: &str = "relay.db";
+/// The file of the key by which tokens are known.
+const KEY_FILE: &str = "signing-key";
+/// Life of a service token that is asked for on the command line.
+const SERVICE_TOKEN_LIFE: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
 
 /// How the standalone relay is started.
 #[derive(Debug, clap::Args)]
 #[non_exhaustive]
 pub struct RelayArgs {
-    /// Where to listen. An address that is not loopback needs --key-file.
-    #[arg(long, default_value = "127.0.0.1:4281", env = "GASTOWN_RELAY_LISTEN")]
-    pub listen: SocketAddr,
-    /// Where the database and the signing key are kept.
-    #[arg(long, value_name = "DIR", env = "GASTOWN_DATA_DIR")]
-    pub data_dir: PathBuf,
-    /// The signing key (64 hexadecimal digits, mode 0600), shared with the worker. Without it one is made in the data
-    /// directory.
+    /// Address to listen on; port 0 lets the system choose
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4281")]
+    pub listen: String,
+    /// File of the signing key, which the worker has too [default: signing-key in the data directory, made if it is not
+    /// there]
     #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
-    /// A host name, besides the loopback ones, under which this relay is reached.
-    #[arg(long = "allow-host", value_name = "HOST")]
-    pub allow_hosts: Vec<String>,
-    /// Print a service token for this town, for its worker, and exit.
-    #[arg(long, value_name = "TOWN")]
-    pub service_token: Option<TownId>,
-    /// Let anyone read /metrics.
+    pub signing_key: Option<PathBuf>,
+    /// A host name by which it may be called, beside localhost; may be given several times
+    #[arg(long, value_name = "HOST")]
+    pub allow_host: Vec<String>,
+    /// Answer /metrics without credentials
     #[arg(long)]
     pub open_metrics: bool,
+    /// Print a token that opens everything of this town, and exit
+    #[arg(long, value_name = "TOWN")]
+    pub service_token: Option<TownId>,
+    /// Print one line of JSON (url, pid) once it serves
+    #[arg(long)]
+    pub json: bool,
+    /// Where everything is kept
+    #[command(flatten)]
+    pub data_dir: DataDirArgs,
+}
+
+/// Where a server keeps everything.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct DataDirArgs {
+    /// Where the server keeps everything [default: ~/.gastown]
+    #[arg(long, env = "GASTOWN_DATA_DIR", hide_env_values = true, value_name = "DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Nobody said where to keep things, and there is no home directory to keep them in.
+#[derive(Debug, thiserror::Error)]
+#[error("no home directory is known: say where with --data-dir DIR")]
+pub struct NoHome;
+
+impl DataDirArgs {
+    /// The folder, whether it is there or not.
+    ///
+    /// # Errors
+    /// When nobody said, and no home directory is known.
+    pub fn path(&self) -> Result<PathBuf, NoHome> {
+        if let Some(path) = &self.data_dir {
+            return Ok(path.clone());
+        }
+        let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+        home.map(|home| home.join(".gastown")).ok_or(NoHome)
+    }
+
+    /// The folder; one that is not there is made, for its owner only.
+    ///
+    /// # Errors
+    /// As [`Self::path`], and when it cannot be made.
+    pub fn make(&self) -> Result<PathBuf, DataDirError> {
+        let path = self.path()?;
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        match builder.create(&path) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(DataDirError::Make { path, source }),
+        }
+    }
+}
+
+/// Why there is no data directory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataDirError {
+    /// Nobody said where.
+    #[error(transparent)]
+    NoHome(#[from] NoHome),
+    /// It cannot be made.
+    #[error("the data directory {path} cannot be made")]
+    Make {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Why the relay did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// It would be open to a network without credentials that its operator chose.
-    #[error("refusing to listen on {listen}, which is not loopback: give the signing key with --key-file")]
-    OpenWithoutKey {
+    /// It would be open to a network without what its operator chose.
+    #[error(
+        "{address} can be reached from other machines: give the worker's signing key (--signing-key FILE) and name the \
+         hosts it is called by (--allow-host HOST), or listen on 127.0.0.1"
+    )]
+    OpenBind {
         /// Where it was to listen.
-        listen: SocketAddr,
+        address: SocketAddr,
     },
+    /// There is no data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// There is no signing key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -57,87 +139,131 @@ pub enum RunError {
     #[error("the event store {path} cannot be opened")]
     Store {
         /// The file.
-        path: String,
+        path: PathBuf,
         /// What the store says.
         #[source]
-        source: store::OpenError,
+        source: OpenError,
     },
-    /// The data directory cannot be made, or the listener failed.
-    #[error("cannot {doing}")]
-    Io {
-        /// What it was about to do.
-        doing: String,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
+    /// The listener failed.
+    #[error("the listener failed")]
+    Listener(#[source] io::Error),
 }
 
-/// Runs the standalone relay until `shutdown`; `started` is told the address that it listens on.
+/// Opens the store; what arrives at the listener waits there until [`Running::run_until`].
 ///
 /// # Errors
-/// When it does not start, or the listener fails.
-pub async fn run(
-    args: RelayArgs,
-    started: impl FnOnce(SocketAddr),
-    shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), RunError> {
-    let keys = keys(&args)?;
-    let path = args.data_dir.join("gastown.db");
-    let store = SqliteStore::open(&path, SqliteOptions::default())
-        .map_err(|source| RunError::Store { path: path.display().to_string(), source })?;
-    let authority = JwtAuthority::new(keys, Arc::new(TicketBook::new(now())));
-    let relay = Relay::new(Arc::new(store) as Arc<dyn EventStore>, Arc::new(authority), config(&args));
-    let failed = |doing: String| |source| RunError::Io { doing, source };
-    let listener =
-        TcpListener::bind(args.listen).await.map_err(failed(format!("listen on {}", args.listen)))?;
-    started(listener.local_addr().map_err(failed("learn its own address".to_owned()))?);
-    let ends = CancellationToken::new();
-    let serving = serve(listener, relay.router(), ServeLimits::default(), ends.clone().cancelled_owned());
-    let ending = async {
-        shutdown.await;
-        ends.cancel();
-        relay.drain().await;
-    };
-    let mut serving = std::pin::pin!(serving);
-    tokio::select! {
-        served = &mut serving => served,
-        () = ending => serving.await,
+/// See [`RunError`].
+pub async fn start(args: &RelayArgs, listener: TcpListener) -> Result<Running, RunError> {
+    let address = listener.local_addr().map_err(RunError::Listener)?;
+    let is_prepared = args.signing_key.is_some() && !args.allow_host.is_empty();
+    if !address.ip().is_loopback() && !is_prepared {
+        return Err(RunError::OpenBind { address });
     }
-    .map_err(failed("accept connections".to_owned()))
+    let data_dir = args.data_dir.make()?;
+    let keys = keys(args, &data_dir)?;
+    let path = data_dir.join(STORE_FILE);
+    let file = path.clone();
+    let opened = tokio::task::spawn_blocking(|| SqliteStore::open(file, SqliteOptions::default())).await;
+    let opened = opened.expect("opening a store does not panic");
+    let store: Arc<dyn EventStore> = Arc::new(opened.map_err(|source| RunError::Store { path, source })?);
+    let shares = Arc::new(ShareBook::default());
+    let tickets = Arc::new(TicketBook::new(now()));
+    let authority = JwtAuthority::new(keys, tickets).with_shares(shares.clone());
+    let relay = Relay::new(store.clone(), Arc::new(authority), config(args));
+    Ok(Running { relay, listener, address, store, shares, json: args.json })
 }
 
-/// A token with which a worker may do everything in its town, as `--service-token` prints it.
+/// A relay that was started. It must be driven with [`Running::run_until`].
+pub struct Running {
+    relay: Relay,
+    listener: TcpListener,
+    address: SocketAddr,
+    store: Arc<dyn EventStore>,
+    shares: Arc<ShareBook>,
+    json: bool,
+}
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The line to print once it serves.
+    #[must_use]
+    pub fn announcement(&self) -> String {
+        let url = format!("http://{}", reachable(self.address));
+        if self.json {
+            return format!("{}\n", serde_json::json!({ "url": url, "pid": std::process::id() }));
+        }
+        format!("relay on {url}\n")
+    }
+
+    /// Serves until `shutdown`, then tells viewers and wrappers when to come back.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
+        let Self { relay, listener, store, shares, .. } = self;
+        let ends = CancellationToken::new();
+        let serving = serve(listener, relay.router(), ServeLimits::default(), ends.clone().cancelled_owned());
+        let serving = async {
+            let served = serving.await;
+            ends.cancel();
+            served
+        };
+        let ending = async {
+            tokio::select! {
+                () = shutdown => ends.cancel(),
+                () = ends.cancelled() => {}
+            }
+            relay.drain().await;
+        };
+        let (served, (), ()) = tokio::join!(serving, ending, shares.follow(store, ends.clone()));
+        served.map_err(RunError::Listener)
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// A token with which everything can be done in a town, as `--service-token` prints it.
 ///
 /// # Errors
 /// When there is no signing key.
-pub fn service_token(
-    args: &RelayArgs,
-    town: TownId,
-    now: Timestamp,
-) -> Result<crate::auth::Secret, RunError> {
-    let claims = ServiceClaims { town, service: "worker".to_owned(), expires: now.after(SERVICE_TOKEN_LIFE) };
-    Ok(keys(args)?.sign(&Claims::Service(claims)))
+pub fn service_token(args: &RelayArgs, town: TownId, now: Timestamp) -> Result<Secret, RunError> {
+    let claims =
+        ServiceClaims { town, service: "command line".to_owned(), expires: now.after(SERVICE_TOKEN_LIFE) };
+    Ok(keys(args, &args.data_dir.make()?)?.sign(&Claims::Service(claims)))
+}
+
+/// The address to call, of one that is listened on: "every address" is none.
+#[must_use]
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 fn config(args: &RelayArgs) -> RelayConfig {
-    let mut config = RelayConfig { open_metrics: args.open_metrics, ..RelayConfig::default() };
-    config.allowed_hosts.extend(args.allow_hosts.iter().cloned());
-    config
+    let config = args.allow_host.iter().fold(RelayConfig::default(), |config, host| config.with_host(host));
+    if args.open_metrics { config.with_open_metrics() } else { config }
 }
 
 /// The signing key: that of the file, which must be there, or the data directory's own.
-fn keys(args: &RelayArgs) -> Result<Keys, RunError> {
-    if let Some(path) = &args.key_file {
-        return Ok(Keys::load(path)?);
-    }
-    if !args.listen.ip().is_loopback() {
-        return Err(RunError::OpenWithoutKey { listen: args.listen });
-    }
-    let dir = &args.data_dir;
-    std::fs::create_dir_all(dir)
-        .map_err(|source| RunError::Io { doing: format!("make the directory {}", dir.display()), source })?;
-    Ok(Keys::load_or_create(&dir.join("signing-key"))?)
+fn keys(args: &RelayArgs, data_dir: &Path) -> Result<Keys, RunError> {
+    Ok(match &args.signing_key {
+        Some(path) => Keys::load(path)?,
+        None => Keys::load_or_create(&data_dir.join(KEY_FILE))?,
+    })
 }
 
 #[cfg(test)]
@@ -145,24 +271,31 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn p17_an_address_that_is_not_loopback_needs_a_key_file() {
+    async fn p17_an_address_that_is_not_loopback_needs_a_key_and_a_name() {
         let dir = tempfile::tempdir().unwrap();
-        let open = RelayArgs { listen: "0.0.0.0:0".parse().unwrap(), ..args(dir.path()) };
-        let refused = run(open, |address| panic!("it listens on {address}"), std::future::ready(())).await;
-        assert!(matches!(refused, Err(RunError::OpenWithoutKey { .. })), "{refused:?}");
-
         let key = dir.path().join("key");
         Keys::load_or_create(&key).unwrap();
-        let keyed =
-            RelayArgs { listen: "0.0.0.0:0".parse().unwrap(), key_file: Some(key), ..args(dir.path()) };
-        run(keyed, |_| {}, std::future::ready(())).await.unwrap();
+        for (signing_key, allow_host) in
+            [(None, vec![]), (Some(key.clone()), vec![]), (None, vec!["relay.example".to_owned()])]
+        {
+            let open = RelayArgs { signing_key, allow_host, ..args(dir.path()) };
+            let refused = start(&open, listener("0.0.0.0:0").await).await;
+            assert!(matches!(refused, Err(RunError::OpenBind { .. })), "{refused:?}");
+        }
+        let allow_host = vec!["relay.example".to_owned()];
+        let prepared = RelayArgs { signing_key: Some(key), allow_host, ..args(dir.path()) };
+        let running = start(&prepared, listener("0.0.0.0:0").await).await.unwrap();
+        let url = format!("relay on http://127.0.0.1:{}\n", running.address().port());
+        assert_eq!(running.announcement(), url);
+        running.run_until(std::future::ready(())).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_key_file_that_was_named_must_be_there() {
         let dir = tempfile::tempdir().unwrap();
-        let args = RelayArgs { key_file: Some(dir.path().join("none")), ..args(dir.path()) };
-        assert!(matches!(run(args, |_| {}, std::future::ready(())).await, Err(RunError::Key(_))));
+        let args = RelayArgs { signing_key: Some(dir.path().join("none")), ..args(dir.path()) };
+        let refused = start(&args, listener("127.0.0.1:0").await).await;
+        assert!(matches!(refused, Err(RunError::Key(_))), "{refused:?}");
     }
 
     #[tokio::test]
@@ -170,23 +303,39 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut tokens = Vec::new();
         for _ in 0..2 {
-            run(args(dir.path()), |address| assert!(address.ip().is_loopback()), std::future::ready(()))
-                .await
-                .unwrap();
+            let running = start(&args(dir.path()), listener("127.0.0.1:0").await).await.unwrap();
+            running.run_until(std::future::ready(())).await.unwrap();
             let town = "main".parse().unwrap();
             tokens.push(service_token(&args(dir.path()), town, Timestamp::from_unix_ms(0)).unwrap());
         }
         assert!(tokens[0].is(tokens[1].expose()));
     }
 
-    fn args(dir: &std::path::Path) -> RelayArgs {
+    #[test]
+    fn the_data_directory_is_for_its_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = DataDirArgs { data_dir: Some(dir.path().join("a/b")) }.make().unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        assert!(path.is_dir());
+    }
+
+    async fn listener(address: &str) -> TcpListener {
+        TcpListener::bind(address).await.unwrap()
+    }
+
+    fn args(dir: &Path) -> RelayArgs {
         RelayArgs {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            data_dir: dir.to_owned(),
-            key_file: None,
-            allow_hosts: Vec::new(),
-            service_token: None,
+            listen: "127.0.0.1:0".to_owned(),
+            signing_key: None,
+            allow_host: Vec::new(),
             open_metrics: false,
+            service_token: None,
+            json: false,
+            data_dir: DataDirArgs { data_dir: Some(dir.to_owned()) },
         }
     }
 }

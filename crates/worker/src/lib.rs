@@ -26,9 +26,11 @@
 //! deadline, and is woken by requests and by its journal.
 //!
 //! # Features
-//! `bin`: the `gastown-worker` binary. `§n` cites `docs/protocol.md`.
+//! `bin`: the `gastown-worker` binary and its arguments ([`args`]). `§n` cites `docs/protocol.md`.
 
 pub mod api;
+#[cfg(feature = "bin")]
+pub mod args;
 mod auth;
 mod clock;
 mod config;
@@ -43,11 +45,13 @@ mod publish;
 mod run;
 mod worker;
 
+#[cfg(feature = "bin")]
+pub use args::{ServeArgs, WorkerArgs};
 pub use auth::{OperatorTokenError, SESSION_COOKIE, WorkerAuthority, operator_token};
 pub use clock::Clock;
 pub use config::{Mode, WorkerConfig};
 pub use engine::AskError;
 pub use journal::JournalError;
 pub use launcher::{Adoption, LaunchError, LaunchSpec, Launcher, LocalLauncher, WrapperProcess};
-pub use run::{Running, StartError, run, start};
+pub use run::{Running, StartError, URL_FILE, run, start};
 pub use worker::{Shared, Worker};

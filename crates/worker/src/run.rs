@@ -5,7 +5,7 @@ mod mount;
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -33,6 +33,8 @@ use crate::{
     worker::Inner,
 };
 
+/// The file of the data folder that holds the URL of the worker that runs on it.
+pub const URL_FILE: &str = "url";
 /// How long tasks of the dashboard may take to end once their streams have.
 const TASKS_GRACE: Duration = Duration::from_secs(1);
 
@@ -85,7 +87,7 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
         stop_on_exit: config.stop_agents_on_exit,
     });
     let own_url = format!("http://{}", reachable(address));
-    let url = config.public_url.as_deref().map_or(own_url, |url| url.trim_end_matches('/').to_owned());
+    let url = config.public_url.as_deref().unwrap_or(&own_url).trim_end_matches('/').to_owned();
     let worker = Worker::new(Inner {
         town: config.town.clone(),
         engine: handle,
@@ -118,6 +120,8 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
     Ok(Running {
         worker,
         new_token,
+        token_file: config.data_dir.join(operator::FILE),
+        _url_file: UrlFile::write(&config.data_dir, &own_url).map_err(StartError::UrlFile)?,
         listener,
         router,
         limits,
@@ -132,6 +136,8 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
 pub struct Running {
     worker: Worker,
     new_token: Option<Secret>,
+    token_file: PathBuf,
+    _url_file: UrlFile,
     listener: TcpListener,
     router: Router,
     limits: ServeLimits,
@@ -159,6 +165,12 @@ impl Running {
     #[must_use]
     pub fn new_operator_token(&self) -> Option<&Secret> {
         self.new_token.as_ref()
+    }
+
+    /// The file of the operator's token.
+    #[must_use]
+    pub fn token_file(&self) -> &Path {
+        &self.token_file
     }
 
     /// Serves until `shutdown`; then ends the wrappers (or lets go of them) while the relay still takes what they have
@@ -238,9 +250,30 @@ pub enum StartError {
     /// The town cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The file with its address cannot be written.
+    #[error("the data folder cannot be written to")]
+    UrlFile(#[source] io::Error),
     /// The relay's address is no good.
     #[error("the relay cannot be used")]
     Relay(#[from] ClientError),
+}
+
+/// The file by which programs on this machine find the worker of a data folder, as long as it runs.
+struct UrlFile(PathBuf);
+
+impl UrlFile {
+    fn write(data_dir: &Path, url: &str) -> io::Result<Self> {
+        let path = data_dir.join(URL_FILE);
+        std::fs::write(&path, format!("{url}\n"))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for UrlFile {
+    fn drop(&mut self) {
+        // One that stays points to a worker that does not answer; that is what whoever follows it is told then.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Where the relay is.

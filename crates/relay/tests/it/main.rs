@@ -5,6 +5,8 @@
 mod agents;
 mod authority;
 mod bad_input;
+#[cfg(feature = "bin")]
+mod binary;
 mod corpus;
 mod life;
 mod readers;

@@ -1,17 +1,23 @@
 //! What is refused before anybody looks at credentials: requests by an unknown name, from a foreign page, and changes
 //! that a browser was tricked into.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    extract::{Request, State},
+    extract::{
+        FromRequestParts as _, Request, State,
+        ws::{CloseFrame, Message, WebSocketUpgrade},
+    },
     middleware::Next,
     response::Response,
 };
 use http::{HeaderMap, Method, header};
-use protocol::ErrorCode;
+use protocol::{ErrorCode, limits::VIEWER_FRAME_BYTES};
 
 use crate::api::Failure;
+
+/// Time for the other side to answer a close.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The names by which a worker may be called.
 #[derive(Debug, Clone)]
@@ -94,10 +100,30 @@ pub(crate) fn check(method: &Method, headers: &HeaderMap, names: &Names) -> Resu
 pub(crate) async fn layer(State(names): State<Arc<Names>>, request: Request, next: Next) -> Response {
     match check(request.method(), request.headers(), &names) {
         Ok(()) => next.run(request).await,
-        Err(refusal) => {
-            Failure::new(ErrorCode::Forbidden, refusal.to_string()).into_answer(request.uri().path())
-        }
+        Err(refusal) => refuse(refusal, request).await,
     }
+}
+
+/// The answer; a WebSocket is upgraded and closed, since browsers hide the status of a refused upgrade (§4).
+async fn refuse(refusal: Refusal, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    let message = refusal.to_string();
+    let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await else {
+        return Failure::new(ErrorCode::Forbidden, message).into_answer(parts.uri.path());
+    };
+    upgrade.max_message_size(VIEWER_FRAME_BYTES).on_upgrade(async |mut socket| {
+        let close = CloseFrame { code: ErrorCode::Forbidden.close().0, reason: message.into() };
+        let closing = async {
+            socket.send(Message::Close(Some(close))).await?;
+            // Read on until the peer's own close, or the close is unclean.
+            while let Some(message) = socket.recv().await {
+                message?;
+            }
+            Ok::<_, axum::Error>(())
+        };
+        // Who does not answer is gone already.
+        let _ = tokio::time::timeout(CLOSE_WITHIN, closing).await;
+    })
 }
 
 fn text(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {

@@ -10,7 +10,7 @@ use std::{
 use relay::auth::Secret;
 
 /// Name of the token's file in the data folder.
-const FILE: &str = "operator-token";
+pub(crate) const FILE: &str = "operator-token";
 /// Bytes that a token has at least: shorter ones can be guessed.
 const MIN_BYTES: usize = 20;
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use futures_util::StreamExt as _;
 use gastown_worker::{
     WorkerConfig,
     api::{Access, ROUTES, Route},
@@ -11,6 +12,10 @@ use protocol::{LogId, Timestamp};
 use relay::auth::{Capability, Claims, Keys, ServiceClaims, ShareClaims, TicketBook, WrapperClaims};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use tokio::net::TcpListener;
+use tokio_tungstenite::{
+    connect_async,
+    tungstenite::{Message, client::IntoClientRequest as _},
+};
 
 use crate::support::{TestWorker, answer};
 
@@ -98,6 +103,15 @@ async fn p17_an_unknown_host_or_a_foreign_origin_is_refused_on_every_part() {
         {
             let response = town.request(Method::GET, path).header(header, value).send().await.unwrap();
             assert_eq!(response.status(), StatusCode::FORBIDDEN, "{path} with {header}: {value}");
+        }
+    }
+    for path in ["/v1/agents/toast/stream", "/v1/agents/toast/stream?view=html", "/v1/stream"] {
+        let mut request = town.url(path).replacen("http", "ws", 1).into_client_request().unwrap();
+        request.headers_mut().insert("origin", "https://evil.example".parse().unwrap());
+        let (mut socket, _) = connect_async(request).await.unwrap();
+        match socket.next().await {
+            Some(Ok(Message::Close(Some(close)))) => assert_eq!(u16::from(close.code), 4403, "{path}"),
+            other => panic!("{path}: {other:?}"),
         }
     }
     town.stop().await;

@@ -3,7 +3,6 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use gastown_worker::{Adoption, LaunchError, LaunchSpec, Launcher as _, LocalLauncher, WrapperProcess};
@@ -71,16 +70,19 @@ async fn a_wrapper_is_in_a_process_group_of_its_own() {
 #[tokio::test]
 async fn a_wrapper_ends_when_it_is_asked_to_and_when_it_is_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let polite = launcher(&folder, "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done");
+    let ready = Pipe::make(&folder);
+    let script =
+        |trap: &str| format!("trap '{trap}' TERM; : > {}; while :; do sleep 0.05; done", ready.0.display());
+    let polite = launcher(&folder, &script("exit 0"));
     let mut process = polite.launch(spec()).await.unwrap();
-    says(&folder, "ready").await;
+    ready.opened().await;
     process.terminate().await;
     assert_eq!(end(&mut *process).await, WrapperExit::Finished);
     process.terminate().await;
 
-    let stubborn = launcher(&folder, "trap '' TERM; echo stubborn; while :; do sleep 0.05; done");
+    let stubborn = launcher(&folder, &script(""));
     let mut process = stubborn.launch(spec()).await.unwrap();
-    says(&folder, "stubborn").await;
+    ready.opened().await;
     process.terminate().await;
     process.kill().await;
     let WrapperExit::Crashed { reason } = end(&mut *process).await else { panic!("it was killed") };
@@ -186,12 +188,18 @@ fn log(folder: &tempfile::TempDir) -> String {
     std::fs::read_to_string(log_path(folder)).unwrap()
 }
 
-/// Waits until the wrapper's log has a line.
-async fn says(folder: &tempfile::TempDir, line: &str) {
-    let said = async {
-        while !log(folder).lines().any(|found| found == line) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    in_time("the wrapper says it", said).await;
+/// A named pipe that a script opens when it has come so far.
+struct Pipe(PathBuf);
+
+impl Pipe {
+    fn make(folder: &tempfile::TempDir) -> Self {
+        let path = folder.path().join("ready");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        Self(path)
+    }
+
+    /// Waits until it was opened at the other end, and closed.
+    async fn opened(&self) {
+        in_time("the wrapper comes so far", tokio::fs::read(&self.0)).await.unwrap();
+    }
 }

@@ -4,6 +4,8 @@
 
 mod access;
 mod agents;
+#[cfg(feature = "bin")]
+mod binary;
 mod dashboard;
 mod launching;
 mod login;
