@@ -29,6 +29,7 @@ mod shutdown;
 mod supervisor;
 #[cfg(test)]
 mod testing;
+mod trim;
 mod turn;
 mod wrapper;
 

@@ -55,6 +55,9 @@ pub struct Options {
     /// How fast a recording is played: a factor such as 4, `max`, or `step` (one event per prompt)
     #[arg(long, value_name = "X", default_value = "1")]
     pub speed: String,
+    /// Keep the whole of what is too long for an event (a tool's output, a picture) in this folder of the work folder
+    #[arg(long, value_name = "FOLDER")]
+    pub keep_output: Option<PathBuf>,
     /// Begin a recording again when it is through
     #[arg(long)]
     pub repeat: bool,
@@ -132,6 +135,7 @@ impl Options {
             session_id: None,
             scenario: None,
             recording: None,
+            keep_output: None,
             speed: "1".to_owned(),
             repeat: false,
             give_up_after: None,

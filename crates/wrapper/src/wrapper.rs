@@ -105,6 +105,9 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Exit, RunError>
     let said = history::recall(&outbox, &link.handle(), &options.relay, &options.agent, &token).await?;
     let is_resumed = said.is_some();
     let mut book = Book::new(said.unwrap_or_default(), outbox.clone(), clock);
+    if let Some(folder) = &options.keep_output {
+        book = book.keeping_output(&directory, folder)?;
+    }
     if is_resumed {
         set_right(&mut book, generation, clock).await;
     }

@@ -1,11 +1,20 @@
 //! What the wrapper has said: every event goes through here, into the wrapper's own fold and into the outbox.
 
-use std::time::Duration;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use protocol::{NewEvent, Seq, view::SessionView};
 use serde::Serialize;
 
-use crate::{Clock, Moment, asked, outbox::Outbox};
+use super::RunError;
+use crate::{
+    Clock, Moment, asked,
+    outbox::Outbox,
+    trim::{self, Cut},
+};
 
 /// How long after the disk failed it is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(1);
@@ -16,6 +25,8 @@ pub(super) struct Book {
     view: SessionView,
     outbox: Outbox,
     clock: Clock,
+    /// Where the whole of what is cut is kept: the work folder, and the folder in it.
+    keep_in: Option<(PathBuf, PathBuf)>,
     /// Events that the disk did not take.
     refused: Vec<NewEvent>,
     retry: Option<Moment>,
@@ -24,7 +35,23 @@ pub(super) struct Book {
 impl Book {
     /// Goes on from what an earlier run said.
     pub(super) fn new(view: SessionView, outbox: Outbox, clock: Clock) -> Self {
-        Self { view, outbox, clock, refused: Vec::new(), retry: None }
+        Self { view, outbox, clock, keep_in: None, refused: Vec::new(), retry: None }
+    }
+
+    /// Keeps the whole of what is too long for an event in a folder of the work folder.
+    pub(super) fn keeping_output(self, work: &Path, folder: &Path) -> Result<Self, RunError> {
+        let path = work.join(folder);
+        let made = std::fs::create_dir_all(&path).and_then(|()| path.canonicalize());
+        match made {
+            Ok(real) if real.starts_with(work) => {
+                Ok(Self { keep_in: Some((work.to_owned(), folder.to_owned())), ..self })
+            }
+            Ok(_) => {
+                let source = io::Error::new(io::ErrorKind::InvalidInput, "it is not in the work folder");
+                Err(RunError::Directory { path, source })
+            }
+            Err(source) => Err(RunError::Directory { path, source }),
+        }
     }
 
     /// What was said by now.
@@ -36,6 +63,9 @@ impl Book {
     pub(super) async fn emit(&mut self, mut events: Vec<NewEvent>) {
         for event in &mut events {
             asked::put_into(event, &self.view);
+            for cut in trim::fit(event, self.keep_in.as_ref().map(|(_, folder)| folder.as_path())) {
+                self.keep(cut).await;
+            }
             self.view.apply(&event.clone().at(Seq::new(self.view.seq().get() + 1)));
         }
         self.refused.extend(events);
@@ -71,6 +101,15 @@ impl Book {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     pub(super) fn due(&self) -> Option<Moment> {
         self.retry
+    }
+
+    /// An event stands without the file that its mark names: if that cannot be written, the log says so.
+    async fn keep(&self, Cut { file, text }: Cut) {
+        let Some((work, folder)) = &self.keep_in else { return };
+        let path = work.join(folder).join(file);
+        if let Err(error) = tokio::fs::write(&path, text).await {
+            tracing::warn!(path = %path.display(), %error, "a whole output cannot be kept");
+        }
     }
 
     async fn push(&mut self) {

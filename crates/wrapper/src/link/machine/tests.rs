@@ -163,13 +163,13 @@ fn a_refusal_is_final_after_three_in_a_row_and_anything_else_never_is() {
 }
 
 #[test]
-fn waits_grow_to_half_a_minute_and_begin_anew_after_a_stable_link() {
+fn waits_grow_to_five_seconds_and_begin_anew_after_a_stable_link() {
     let mut link = Harness::new("");
     let wait = |link: &mut Harness| {
         link.cut(None);
         link.machine.deadline().unwrap().since(link.now).as_millis()
     };
-    for whole in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
+    for whole in [1_000, 2_000, 4_000, 5_000, 5_000] {
         assert!(link.connects());
         let waited = wait(&mut link);
         assert!((whole / 2..=whole * 3 / 2).contains(&waited), "{waited} for {whole}");
