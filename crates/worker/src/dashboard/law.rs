@@ -304,7 +304,11 @@ fn fold(events: &[Event]) -> Model {
 }
 
 fn scope() -> Scope {
-    Scope { agent: "toast".parse().unwrap(), reader: Reader::Steers, directory: "/home/dev/c_tools".to_owned() }
+    Scope {
+        agent: "toast".parse().unwrap(),
+        reader: Reader::Steers,
+        directory: "/home/dev/c_tools".to_owned(),
+    }
 }
 
 /// What a log keeps of events (§3).

@@ -128,9 +128,9 @@ impl Model {
         let sessions = self.view.sessions();
         let mut parts =
             sessions.iter().flat_map(|session| session.messages()).flat_map(|message| message.parts());
-        parts.any(|part| {
-            matches!(part.body(), PartBody::Tool(call) if matches!(call.state, ToolState::Running(_)))
-        })
+        parts.any(
+            |part| matches!(part.body(), PartBody::Tool(call) if matches!(call.state, ToolState::Running(_))),
+        )
     }
 
     /// The folder that it works in; empty as long as nobody said so.

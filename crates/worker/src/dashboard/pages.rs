@@ -81,8 +81,7 @@ pub(super) async fn agent(
         // Who is nobody is not told which agents there are.
         let log = LogId::Agent(agent.parse().map_err(|_| no_such_agent())?);
         let grant = dashboard.admit(&headers, None, Capability::Read, &log)?;
-        let Query(query) =
-            query.map_err(|error| Refused::new(ErrorCode::BadRequest, error.body_text()))?;
+        let Query(query) = query.map_err(|error| Refused::new(ErrorCode::BadRequest, error.body_text()))?;
         agent_page(&dashboard, &agent, &grant, &query, None).await
     };
     answer.await.unwrap_or_else(|refused| dashboard.refusal(&refused, &uri))
@@ -143,7 +142,8 @@ async fn agent_page(
     let headline = dashboard.feeds.headline();
     let past = match query.at {
         Some(seq) => {
-            let found = timeout(FOLD_TIMEOUT, past::at(&**dashboard.worker.relay(), log.clone(), Seq::new(seq)));
+            let found =
+                timeout(FOLD_TIMEOUT, past::at(&**dashboard.worker.relay(), log.clone(), Seq::new(seq)));
             let gone = || Refused::new(ErrorCode::NotFound, "The log does not reach back to this position.");
             Some(found.await.ok().flatten().ok_or_else(gone)?)
         }
@@ -282,8 +282,7 @@ pub(super) async fn search(
                 before: query.before.parse().ok(),
                 ..search::Search::of(terms)
             };
-            let _ = search;
-            None
+            Some(dashboard.worker.relay().search(&search).await.map_err(|error| format!("{error}.")))
         }
     };
     let headline = dashboard.feeds.headline();

@@ -105,9 +105,7 @@ mod tests {
     #[test]
     fn what_began_by_then_counts_though_its_last_word_came_later() {
         let at = Timestamp::from_unix_ms(1_000);
-        let part = |start: i64| {
-            json!({ "sessionID": "s", "part": { "id": "p", "messageID": "m", "type": "text", "text": "x", "time": { "start": start } } })
-        };
+        let part = |start: i64| json!({ "sessionID": "s", "part": { "id": "p", "messageID": "m", "type": "text", "text": "x", "time": { "start": start } } });
         let tool = json!({ "part": { "type": "tool", "state": { "status": "completed", "time": { "start": 900, "end": 5000 } } } });
         assert!(had_begun(&event("message.part.updated", &part(1_000)), at));
         assert!(had_begun(&event("message.part.updated", &tool), at));

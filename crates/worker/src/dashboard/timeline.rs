@@ -8,9 +8,9 @@ use protocol::{Seq, Timestamp};
 /// Columns at most; with one more, two of them become one.
 const COLUMNS: usize = 180;
 /// The width of a column to begin with, in milliseconds.
-const WIDTH_MS: i64 = 2_000;
-/// Slots that a pause takes.
-const BREAK: usize = 2;
+const WIDTH_MS: i64 = 250;
+/// Slots that a pause takes at most.
+const BREAK: i64 = 4;
 /// The moment at the right end of the scrubber.
 pub(crate) const MOMENTS: usize = 1_000;
 
@@ -62,11 +62,8 @@ impl Timeline {
         let mut slot = 0;
         let mut before: Option<i64> = None;
         self.columns.iter().map(move |column| {
-            slot += match before {
-                None => 0,
-                Some(before) if before + 1 == column.at => 1,
-                Some(_) => 1 + BREAK,
-            };
+            let apart = before.map_or(0, |before| (column.at - before).min(1 + BREAK));
+            slot += usize::try_from(apart).unwrap_or(0);
             before = Some(column.at);
             (slot, column)
         })
@@ -93,7 +90,10 @@ impl Timeline {
         let start = self.columns.first().map_or(0, |column| column.at);
         for (slot, column) in self.slots() {
             let after = column.at - start;
-            if runs.last().is_none_or(|(at, before)| i64::try_from(slot - at).is_ok_and(|by| before + by != after)) {
+            if runs
+                .last()
+                .is_none_or(|(at, before)| i64::try_from(slot - at).is_ok_and(|by| before + by != after))
+            {
                 runs.push((slot, after));
             }
         }
@@ -149,13 +149,13 @@ mod tests {
 
     #[test]
     fn a_pause_of_any_length_is_a_narrow_break() {
-        let timeline = timeline(&[0, 2_000, 4_000, 90_000_000, 90_002_000]);
+        let timeline = timeline(&[0, 250, 750, 90_000_000, 90_000_500]);
         let slots: Vec<usize> = timeline.slots().map(|(slot, _)| slot).collect();
-        assert_eq!(slots, [0, 1, 2, 5, 6]);
-        assert_eq!(timeline.runs(), [(0, 0), (5, 45_000)], "what a page needs to name the time of a slot");
+        assert_eq!(slots, [0, 1, 3, 8, 10]);
+        assert_eq!(timeline.runs(), [(0, 0), (8, 360_000)], "what a page needs to name the time of a slot");
         assert_eq!(timeline.moment(ms(0)), 0);
-        assert_eq!(timeline.moment(ms(40_000_000)), 2 * MOMENTS / 6, "within the break: where it began");
-        assert_eq!(timeline.moment(ms(90_002_000)), MOMENTS);
+        assert_eq!(timeline.moment(ms(40_000_000)), 300, "within the break: where it began");
+        assert_eq!(timeline.moment(ms(90_000_500)), MOMENTS);
     }
 
     #[test]

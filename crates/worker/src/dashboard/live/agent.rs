@@ -200,9 +200,17 @@ mod tests {
     #[test]
     fn p3_another_epoch_replaces_the_page_without_a_reload() {
         let mut state = State::toast();
-        state.take(&[subscribed("one"), delta(1, "old"), Delivery::Live { head: Seq::new(1) }], Headline::default(), Timestamp::default());
+        state.take(
+            &[subscribed("one"), delta(1, "old"), Delivery::Live { head: Seq::new(1) }],
+            Headline::default(),
+            Timestamp::default(),
+        );
         let (_, place) = state.board(Reader::Steers).join(None);
-        state.take(&[gap(GapReason::Epoch), subscribed("two"), delta(1, "new")], Headline::default(), Timestamp::default());
+        state.take(
+            &[gap(GapReason::Epoch), subscribed("two"), delta(1, "new")],
+            Headline::default(),
+            Timestamp::default(),
+        );
         let (frames, _) = state.board(Reader::Steers).after(place).unwrap();
         let frames: Vec<ToViewer> =
             frames.iter().map(|frame| serde_json::from_slice(frame).unwrap()).collect();
@@ -220,7 +228,11 @@ mod tests {
     #[test]
     fn readers_who_may_not_steer_have_a_page_of_their_own() {
         let mut state = State::toast();
-        state.take(&[subscribed("one"), delta(1, "x"), Delivery::Live { head: Seq::new(1) }], Headline::default(), Timestamp::default());
+        state.take(
+            &[subscribed("one"), delta(1, "x"), Delivery::Live { head: Seq::new(1) }],
+            Headline::default(),
+            Timestamp::default(),
+        );
         let has_dock = |board: &Board| board.regions().iter().any(|region| &*region.id == "dock");
         assert!(has_dock(state.board(Reader::Steers)));
         assert!(!has_dock(state.board(Reader::Reads)));

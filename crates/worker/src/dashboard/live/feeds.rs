@@ -397,12 +397,8 @@ mod tests {
     }
 
     fn event(seq: u64, time: Timestamp, kind: &str, data: &serde_json::Value) -> Delivery {
-        let event = NewEvent {
-            time,
-            kind: kind.into(),
-            session: Some("s".into()),
-            data: RawData::of(data).unwrap(),
-        };
+        let event =
+            NewEvent { time, kind: kind.into(), session: Some("s".into()), data: RawData::of(data).unwrap() };
         Delivery::Event(Arc::new(event.at(Seq::new(seq))))
     }
 }

@@ -114,14 +114,14 @@ pub(crate) fn page(page: &AgentPage<'_>, regions: &[Node]) -> Markup {
             }
             div class="feed" {
                 (find(&region("show")))
-                @if let Some((seq, time, _)) = past { (past_note(page.agent, seq, time)) }
                 @if let Some(transcript) = regions.get("transcript") { (rows(page, transcript)) }
                 div class="jump js-only" id="jump" hidden { button type="button" class="btn btn-sm" { (icon("down")) span id="jump-n" { "New" } } }
             }
             (side(&region, is_shared))
             div class="deck" id="deck" {
-                @if page.reader == Reader::Steers && past.is_none() {
-                    div class="deck-box" { (region("dock")) (composer(page, &region("hint"))) }
+                @match past {
+                    Some((seq, time, _)) => (past_note(page.agent, seq, time)),
+                    None => @if page.reader == Reader::Steers { div class="deck-box" { (region("dock")) (composer(page, &region("hint"))) } },
                 }
             }
         },
@@ -147,11 +147,15 @@ fn rows(page: &AgentPage<'_>, transcript: &Node) -> Markup {
 
 fn past_note(agent: &str, seq: Seq, time: Timestamp) -> Markup {
     html! {
-        div class="notice past" id="past" data-state="idle" {
-            (icon("s-stalled"))
-            div class="notice-title" { "As it was at " (element::time(time)) }
-            div class="notice-text" { "What had begun by position " (seq) ", as it turned out. What was replaced since is no longer in the log." }
-            div class="notice-acts" { a class="btn btn-sm" href={ "/agents/" (agent) } { "Back to live" } }
+        div class="deck-box" {
+            div class="past" id="past" {
+                (icon("s-stalled"))
+                div class="grow" {
+                    b { "As it was at " (element::time(time)) }
+                    p class="faint" { "What had begun by position " (seq) ", as it turned out: what was replaced since is no longer in the log." }
+                }
+                a class="btn btn-primary btn-sm" href={ "/agents/" (agent) } { "Back to live" }
+            }
         }
     }
 }

@@ -126,12 +126,7 @@ impl Resident {
 }
 
 /// The regions of the fleet page, by their ids. `now` ends the density pictures.
-pub(crate) fn regions(
-    residents: &[Resident],
-    headline: Headline,
-    steer: bool,
-    now: Timestamp,
-) -> Vec<Node> {
+pub(crate) fn regions(residents: &[Resident], headline: Headline, steer: bool, now: Timestamp) -> Vec<Node> {
     let mut sorted: Vec<&Resident> = residents.iter().collect();
     sorted.sort_by(|a, b| (a.doing, &a.name).cmp(&(b.doing, &b.name)));
     let mut regions = vec![

@@ -105,7 +105,9 @@ pub(crate) fn agent_state(model: &Model, reader: Reader) -> Markup {
     let (state, icon_name, word) = doing.words();
     let pending = model.view.pending();
     match (doing, &pending[..]) {
-        (Doing::Waiting, _) if reader == Reader::Guest => element::state(state, icon_name, "Waits for an answer"),
+        (Doing::Waiting, _) if reader == Reader::Guest => {
+            element::state(state, icon_name, "Waits for an answer")
+        }
         (Doing::Stalled, _) => html! {
             span class="state" data-state=(state) {
                 (icon(icon_name)) (word)

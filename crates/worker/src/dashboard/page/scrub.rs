@@ -213,11 +213,12 @@ mod tests {
     fn the_newest_event_changes_one_column_and_not_the_picture() {
         let mut model = Model::default();
         for n in 0..40 {
-            model.timeline.push(Timestamp::from_unix_ms(n * 2_000), Seq::new(n as u64 + 1), false);
+            model.timeline.push(Timestamp::from_unix_ms(n * 250), Seq::new(n as u64 + 1), false);
         }
-        let scope = Scope { agent: "toast".parse().unwrap(), reader: Reader::Steers, directory: String::new() };
+        let scope =
+            Scope { agent: "toast".parse().unwrap(), reader: Reader::Steers, directory: String::new() };
         let before = regions(&model, &scope);
-        model.timeline.push(Timestamp::from_unix_ms(39 * 2_000 + 5), Seq::new(99), true);
+        model.timeline.push(Timestamp::from_unix_ms(39 * 250 + 5), Seq::new(99), true);
         let after = regions(&model, &scope);
         assert_eq!(before[1], after[1]);
         assert_ne!(before[2], after[2]);

@@ -121,7 +121,8 @@ fn row(page: &SearchPage<'_>, hit: &Hit) -> Markup {
     let (icon_name, word) = words(hit.kind);
     let state = matches!(hit.kind, TextKind::Error).then_some("error");
     let agent = hit.log.agent();
-    let name = agent.and_then(|agent| page.names.get(agent)).map_or_else(|| hit.log.to_string(), Clone::clone);
+    let name =
+        agent.and_then(|agent| page.names.get(agent)).map_or_else(|| hit.log.to_string(), Clone::clone);
     html! {
         li class="hit" data-state=[state] {
             (icon(icon_name))
@@ -158,7 +159,10 @@ fn target(hit: &Hit) -> String {
 }
 
 /// The logs that an answer may be from.
-pub(crate) fn logs_of(asked: &Asked, agents: impl Iterator<Item = AgentId>) -> std::collections::BTreeSet<LogId> {
+pub(crate) fn logs_of(
+    asked: &Asked,
+    agents: impl Iterator<Item = AgentId>,
+) -> std::collections::BTreeSet<LogId> {
     agents.filter(|agent| asked.agent.as_ref().is_none_or(|only| only == agent)).map(LogId::Agent).collect()
 }
 
@@ -181,7 +185,10 @@ fn words(kind: TextKind) -> (&'static str, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{Epoch, Key, Seq, Timestamp, search::{Piece, Position}};
+    use protocol::{
+        Epoch, Key, Seq, Timestamp,
+        search::{Piece, Position},
+    };
 
     use super::*;
 
@@ -197,10 +204,7 @@ mod tests {
     #[test]
     fn what_has_no_part_leads_to_its_event_and_asks_to_their_cards() {
         assert_eq!(target(&hit(None)), "/agents/toast?part=evt-7#evt-7");
-        assert_eq!(
-            target(&hit(Some("permission/per_1"))),
-            "/agents/toast?part=prt_per_1#prt_per_1"
-        );
+        assert_eq!(target(&hit(Some("permission/per_1"))), "/agents/toast?part=prt_per_1#prt_per_1");
         assert_eq!(target(&hit(Some("session/s"))), "/agents/toast");
     }
 
@@ -225,8 +229,7 @@ mod tests {
     fn show(found: &Found) -> String {
         let names = BTreeMap::from([("toast".parse().unwrap(), "Toast".to_owned())]);
         let asked = Asked { words: "flaky".into(), ..Asked::default() };
-        let search =
-            SearchPage { town: "t", headline: Headline::default(), asked: &asked, names: &names };
+        let search = SearchPage { town: "t", headline: Headline::default(), asked: &asked, names: &names };
         page(&search, Some(&Ok(found.clone()))).into_string()
     }
 

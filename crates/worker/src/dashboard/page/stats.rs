@@ -68,9 +68,10 @@ fn cost(view: &SessionView) -> Markup {
 fn elapsed(view: &SessionView) -> Markup {
     let roots = view.roots();
     let Some(start) = roots.last().and_then(|root| {
-        root.messages().iter().rev().find_map(|message| {
-            message.info().filter(|info| info.role == Role::User)?.time.created
-        })
+        root.messages()
+            .iter()
+            .rev()
+            .find_map(|message| message.info().filter(|info| info.role == Role::User)?.time.created)
     }) else {
         return html! { "—" };
     };
