@@ -214,10 +214,10 @@ function closed(code) {
   again();
 }
 
-// 1 s·2^n up to 30 s, × 0.5..1.5: a herd of pages does not come back in one instant (§8).
+// 1 s·2^n up to 5 s, × 0.5..1.5: a herd of pages does not come back in one instant (§8).
 function again() {
   show("reconnecting");
-  const delay = Math.min(30000, 1000 * 2 ** tries++) * (0.5 + Math.random());
+  const delay = Math.min(5000, 1000 * 2 ** tries++) * (0.5 + Math.random());
   setTimeout(connect, delay);
 }
 
