@@ -62,5 +62,8 @@ pub use contract::{
 pub use memory::MemoryStore;
 pub use search::{SearchError, TextSearch};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{Durability, OpenError, SqliteOptions, SqliteStore};
+pub use sqlite::{
+    Durability, Finding, OpenError, Report, SqliteOptions, SqliteStore, backup, forget_search_index, restore,
+    verify,
+};
 pub use tail::{Head, HeadFeed, Tail};

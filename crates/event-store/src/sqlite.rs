@@ -1,5 +1,6 @@
 //! The durable backend: one SQLite database, one writer thread, some reader threads.
 
+mod backup;
 mod block;
 mod checksum;
 mod file;
@@ -9,9 +10,9 @@ mod live;
 mod options;
 mod readers;
 mod recover;
-#[cfg_attr(not(test), expect(dead_code, reason = "the writer of the next layout keeps it in step"))]
 mod search;
 mod tables;
+mod verify;
 mod writer;
 
 use std::{
@@ -28,24 +29,30 @@ use protocol::{LogId, Seq, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::{
+    backup::{backup, restore},
     file::OpenError,
     options::{Durability, SqliteOptions},
+    search::forget_search_index,
+    verify::{Finding, Report, verify},
 };
 use self::{
     group::Logs,
     live::{Found, HotLimit, LiveLogs},
     readers::ReadJob,
+    search::SearchJob,
     writer::{Job, Writer},
 };
 use crate::{
     Append, AppendError, Appended, Bounds, EventStore, LogSummary, Page, ProducerState, ReadError, ReadLimit,
-    Snapshot, StoreError, Tail, epochs::Epochs,
+    Snapshot, StoreError, Tail, TextSearch, epochs::Epochs,
 };
 
 /// Appends that may wait for the writer before callers wait to hand theirs in: two full commits of single events.
 const WRITE_QUEUE: usize = 1024;
 /// Reads that may wait for a reader.
 const READ_QUEUE: usize = 256;
+/// Searches that may wait for the one that runs.
+const SEARCH_QUEUE: usize = 64;
 
 /// Event logs in one SQLite database, which one process at a time may open.
 ///
@@ -71,6 +78,7 @@ pub struct SqliteStore {
 struct Queues {
     writes: mpsc::Sender<Job>,
     reads: mpsc::Sender<ReadJob>,
+    searches: mpsc::Sender<SearchJob>,
 }
 
 impl SqliteStore {
@@ -83,6 +91,8 @@ impl SqliteStore {
         let hot = HotLimit { events: options.hot_events, bytes: options.hot_bytes };
         let live = Arc::new(LiveLogs::new(hot));
         let backlog = recover::recover(&path, &conn, &live, options.journal_bytes)?;
+        let searcher = file::connect_reader(&path).map_err(|source| file::refine(&path, source))?;
+        let index = search::Index::open(&conn, &searcher, &live);
         let logs = Logs {
             policy: options.retention,
             epochs: Epochs::Random,
@@ -93,20 +103,27 @@ impl SqliteStore {
         };
         let (writes, write_jobs) = mpsc::channel(WRITE_QUEUE);
         let (reads, read_jobs) = mpsc::channel(READ_QUEUE);
+        let (searches, search_jobs) = mpsc::channel(SEARCH_QUEUE);
         let (alive, ended) = watch::channel(());
         let store = Self {
             path: path.clone(),
             live: Arc::clone(&live),
-            queues: Mutex::new(Some(Queues { writes, reads })),
+            queues: Mutex::new(Some(Queues { writes, reads, searches })),
             threads: Mutex::default(),
             ended,
             lock: Mutex::new(Some(lock)),
         };
-        let writer = Writer::new(conn, path, Arc::clone(&live), logs);
+        let writer = Writer::new(conn, path, Arc::clone(&live), logs, index);
         let guard = alive.clone();
         store.spawn("event-store-writer", move || {
             writer.run(write_jobs);
             drop(guard);
+        })?;
+        // On a thread of its own, so that no read waits for a search.
+        let guard = alive.clone();
+        store.spawn("event-store-searcher", move || {
+            search::run(&searcher, search_jobs);
+            drop((searcher, guard));
         })?;
         let read_jobs = Arc::new(Mutex::new(read_jobs));
         for conn in readers {
@@ -227,6 +244,10 @@ impl EventStore for SqliteStore {
 
     async fn prune_idle(&self, now: Timestamp) -> Result<u64, StoreError> {
         self.write(|reply| Job::PruneIdle { now, reply }).await
+    }
+
+    fn text_search(&self) -> Option<&dyn TextSearch> {
+        Some(self)
     }
 }
 

@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::{Durability, SqliteOptions, tables::SCHEMA};
 
 /// "gstn": says that a SQLite file is an event store.
-const APPLICATION_ID: i32 = 0x6773_746e;
+pub(super) const APPLICATION_ID: i32 = 0x6773_746e;
 /// The schema this code writes; a higher one is refused.
 pub(super) const SCHEMA_VERSION: i32 = 2;
 /// A segment is a few pages: large ones are read from a cold disk with fewer seeks, small ones write less.
@@ -116,7 +116,7 @@ fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
     path.canonicalize().map_err(io)
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
@@ -149,7 +149,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,

@@ -59,6 +59,8 @@ struct Draft {
     /// Nothing up to here is only in the journal.
     cleared: Seq,
     swept: Seq,
+    /// Up to here segments were let go of.
+    pruned: Option<Seq>,
     /// Of these positions no mark is left, after the one and up to the other.
     unmarked: Vec<(Seq, Seq)>,
 }
@@ -117,7 +119,7 @@ impl Backlog {
     /// After the commit.
     pub(super) fn publish(&mut self, filed: Filed, hot: HotLimit) {
         self.bytes -= self.rows.drain(..filed.rows).map(|row| row.bytes).sum::<u64>();
-        for (id, Draft { live, filing, cleared: _, swept, unmarked }) in filed.drafts {
+        for (id, Draft { live, filing, cleared: _, swept, pruned: _, unmarked }) in filed.drafts {
             live.kept_mut(|kept| {
                 if kept.id == id {
                     kept.file(filing, swept, &unmarked, hot);
@@ -131,6 +133,11 @@ impl Filed {
     /// How far a log is filed, if this transaction changed that.
     pub(super) fn filing(&self, log: i64) -> Option<Filing> {
         self.drafts.get(&log).map(|draft| draft.filing)
+    }
+
+    /// The logs of which segments were let go of, and up to which positions.
+    pub(super) fn pruned(&self) -> impl Iterator<Item = (i64, Seq)> {
+        self.drafts.iter().filter_map(|(id, draft)| Some((*id, draft.pruned?)))
     }
 
     /// Whether the journal must keep this row.
@@ -161,6 +168,7 @@ impl Draft {
             filing: kept.filing,
             cleared: kept.filing.filed,
             swept: kept.swept,
+            pruned: None,
             unmarked: Vec::new(),
         }
     }
@@ -192,6 +200,7 @@ impl Draft {
         let row = live.kept(|kept| -> rusqlite::Result<LogRow> {
             if let Some(through) = segments::prune(conn, id, kept.header.floor)? {
                 self.filing.begins = through;
+                self.pruned = Some(through);
                 self.unmark(conn, kept, Seq::ZERO, through)?;
             }
             self.sweep(conn, kept)?;

@@ -12,7 +12,7 @@ use super::{
     block::Block,
     filing::{Backlog, Filed, Row},
     live::{Kept, Live, LiveLogs, Published},
-    readers,
+    readers, search,
     tables::{
         LAST_POSITION,
         journal::{self, Appending},
@@ -74,6 +74,8 @@ pub(super) struct Group<'a> {
     touched: BTreeMap<LogId, Touched>,
     /// What was added to the journal.
     rows: Vec<Row>,
+    /// What becomes of the search index.
+    index: search::Changes,
 }
 
 /// What this transaction did to a log.
@@ -91,13 +93,24 @@ struct Touched {
 impl<'a> Group<'a> {
     pub(super) fn new(conn: &'a Connection, live: &'a LiveLogs, logs: &'a mut Logs) -> Self {
         logs.tick += 1;
-        Self { conn, live, logs, filed: Filed::default(), touched: BTreeMap::new(), rows: Vec::new() }
+        Self {
+            conn,
+            live,
+            logs,
+            filed: Filed::default(),
+            touched: BTreeMap::new(),
+            rows: Vec::new(),
+            index: search::Changes::default(),
+        }
     }
 
     /// Begins, and files about twice as many events as it will append, so that the journal cannot grow.
     pub(super) fn begin(&mut self, events: usize) -> rusqlite::Result<()> {
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         self.filed = self.logs.backlog.file(self.conn, events * 2)?;
+        for (log, through) in self.filed.pruned() {
+            self.index.forget_through(log, through);
+        }
         Ok(())
     }
 
@@ -121,6 +134,13 @@ impl<'a> Group<'a> {
                 Outcome::Pruned(pruned)
             }
         })
+    }
+
+    /// Ends it.
+    pub(super) fn commit(&self, index: &mut search::Index) -> rusqlite::Result<()> {
+        index.apply(self.conn, &self.index)?;
+        self.conn.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
     }
 
     /// After the commit: shows everybody what is there.
@@ -199,6 +219,7 @@ impl<'a> Group<'a> {
         let mut block = Block::default();
         for stored in &stored {
             block.push(open.id, stored, false);
+            self.index.add(open.id, &stored.record);
         }
         journal::insert(
             self.conn,
@@ -211,6 +232,7 @@ impl<'a> Group<'a> {
                 block: &block,
             },
         )?;
+        self.index.forget(open.id, &gone);
         let last = stored.last().map_or(Seq::ZERO, |stored| stored.record.seq);
         let live = Arc::clone(&open.live);
         self.rows.push(Row { live, log: open.id, last, bytes: block.len() as u64 });
@@ -228,6 +250,7 @@ impl<'a> Group<'a> {
         let live = self.live.entry(log);
         self.touched.insert(log.clone(), Touched { removed: Some(live), ..Touched::default() });
         self.logs.open.remove(log);
+        self.index.forget_log(id);
         segments::clear(self.conn, id)?;
         obsolete::clear(self.conn, id)?;
         snapshots::delete(self.conn, id)?;
@@ -241,6 +264,7 @@ impl<'a> Group<'a> {
         }
         let open = self.logs.open.get_mut(log).expect("it was just loaded");
         let pruned = open.state.empty();
+        self.index.forget_through(open.id, open.state.bounds().floor);
         let change = open.state.append(log, Append::default()).expect("nothing can be wrong with nothing");
         self.write(log, change)?;
         Ok(pruned)

@@ -131,6 +131,10 @@ fn snapshot(conn: &Connection, live: &LiveLogs, log: &LogId) -> Result<Option<Sn
 
 /// Runs statements that see the same state of the database.
 fn in_snapshot<T>(conn: &Connection, read: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    if !conn.is_autocommit() {
+        // The caller holds one for longer.
+        return read();
+    }
     let transaction = conn.unchecked_transaction().map_err(reading)?;
     let result = read();
     // Nothing was written: ending it only gives the snapshot back.

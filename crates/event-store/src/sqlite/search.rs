@@ -6,6 +6,9 @@
 //! those of [`protocol::search::words`], handed over in a form that the tokenizer `ascii` takes as they are: letters and
 //! digits in lower case, parted by spaces. [`BREAK`] stands between the fields of a text and is in no query.
 
+mod answer;
+mod rebuild;
+
 use std::fmt::Write as _;
 
 use protocol::{
@@ -14,10 +17,13 @@ use protocol::{
 };
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
+pub(super) use self::answer::{SearchJob, run};
+pub use self::rebuild::forget_search_index;
+use super::live::LiveLogs;
 use crate::{Record, SearchError, StoreError};
 
 /// The tables of the index. `search_state` says whether everything that should be in them is.
-pub(super) const SCHEMA: &str = "
+const SCHEMA: &str = "
     CREATE TABLE search_texts (
         id INTEGER PRIMARY KEY, log INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, time INTEGER NOT NULL);
     CREATE UNIQUE INDEX search_texts_by_seq ON search_texts (log, seq);
@@ -88,9 +94,20 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// The index of a database that has its tables.
-    pub(super) fn open(conn: &Connection) -> rusqlite::Result<Self> {
-        Ok(Self { is_damaged: !is_whole(conn)? })
+    /// The index of a database. It is made, from what a reader reads, where there is none or a damaged one. If that does
+    /// not go, the store goes without: its logs are whole.
+    pub(super) fn open(conn: &Connection, reader: &Connection, live: &LiveLogs) -> Self {
+        let is_damaged = match is_whole(conn) {
+            Ok(true) => false,
+            Ok(false) | Err(_) => match rebuild::rebuild(conn, reader, live) {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::error!(%error, "the search index cannot be made: there is no search");
+                    true
+                }
+            },
+        };
+        Self { is_damaged }
     }
 
     /// Makes the changes, in the transaction that writes the events. Damage in the index is no error: the log must not
@@ -232,7 +249,7 @@ fn match_expression(terms: &Terms) -> String {
 }
 
 /// The text of an event and when it happened.
-fn text_of(record: &Record) -> Option<(Text, Timestamp)> {
+pub(super) fn text_of(record: &Record) -> Option<(Text, Timestamp)> {
     // Most types never have one, and are not parsed.
     if !Text::may_be_in(&record.kind) {
         return None;
@@ -242,7 +259,7 @@ fn text_of(record: &Record) -> Option<(Text, Timestamp)> {
 }
 
 /// What the index is given of a text.
-fn words_of(text: &Text) -> String {
+pub(super) fn words_of(text: &Text) -> String {
     let mut all = String::new();
     for (i, (_, text)) in text.fields.iter().enumerate() {
         if i > 0 {
@@ -257,7 +274,7 @@ fn words_of(text: &Text) -> String {
     all
 }
 
-fn is_whole(conn: &Connection) -> rusqlite::Result<bool> {
+pub(super) fn is_whole(conn: &Connection) -> rusqlite::Result<bool> {
     conn.prepare_cached("SELECT is_whole FROM search_state")?
         .query_row([], |row| row.get(0))
         .optional()

@@ -10,6 +10,7 @@ use super::{
     file::WAL_BYTES,
     group::{Group, Logs, Outcome},
     live::LiveLogs,
+    search::Index,
 };
 use crate::{Append, AppendError, Appended, ReadError, Snapshot, StoreError};
 
@@ -46,6 +47,7 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) live: Arc<LiveLogs>,
     pub(super) logs: Logs,
+    index: Index,
     commits: u32,
 }
 
@@ -61,8 +63,14 @@ enum Failure {
 }
 
 impl Writer {
-    pub(super) fn new(conn: Connection, path: PathBuf, live: Arc<LiveLogs>, logs: Logs) -> Self {
-        Self { conn, path, live, logs, commits: 0 }
+    pub(super) fn new(
+        conn: Connection,
+        path: PathBuf,
+        live: Arc<LiveLogs>,
+        logs: Logs,
+        index: Index,
+    ) -> Self {
+        Self { conn, path, live, logs, index, commits: 0 }
     }
 
     /// Works until every handle is gone and all that was queued is done, or until the disk fails.
@@ -131,7 +139,7 @@ impl Writer {
         let done = group.begin(events).and_then(|()| {
             let outcomes =
                 jobs.iter().map(|job| group.carry_out(job)).collect::<rusqlite::Result<Vec<_>>>()?;
-            self.conn.prepare_cached("COMMIT")?.execute([])?;
+            group.commit(&mut self.index)?;
             Ok(outcomes)
         });
         match done {

@@ -7,7 +7,10 @@ use gastown_event_store::{
     SqliteStore,
 };
 use proptest::prelude::*;
-use protocol::{LogId, NewEvent, RawData, Seq, Timestamp};
+use protocol::{
+    LogId, NewEvent, RawData, Seq, Timestamp,
+    search::{Piece, Search},
+};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
@@ -68,6 +71,7 @@ async fn compare(calls: Vec<Call>, hot: usize, journal: u64) {
         for log in logs() {
             assert_eq!(contents(&sqlite, &log).await, contents(&memory, &log).await, "after {call:?}");
         }
+        assert_eq!(found(&sqlite).await, found(&memory).await, "after {call:?}");
     }
 }
 
@@ -84,6 +88,20 @@ async fn contents(store: &dyn EventStore, log: &LogId) -> Option<impl PartialEq 
     assert_eq!(store.tail(log).head().map(|head| (head.epoch, head.seq)), Some((bounds.epoch, bounds.head)));
     let producer = store.producer(log).await.unwrap();
     Some((bounds.floor, bounds.head, summary.events, summary.bytes, producer, pages))
+}
+
+/// All texts that can be found, in their order: the law of search, since memory looks through everything.
+async fn found(store: &dyn EventStore) -> Vec<(LogId, Seq, Vec<Piece>)> {
+    let (mut all, mut before) = (Vec::new(), None);
+    loop {
+        let search = Search { limit: 2, before, ..Search::of("title".parse().unwrap()) };
+        let found = store.text_search().unwrap().search(&search).await.unwrap();
+        all.extend(found.hits.into_iter().map(|hit| (hit.log, hit.seq, hit.snippet)));
+        before = found.next;
+        if before.is_none() {
+            return all;
+        }
+    }
 }
 
 fn call() -> impl Strategy<Value = Call> {
@@ -109,11 +127,11 @@ fn call() -> impl Strategy<Value = Call> {
 fn event() -> impl Strategy<Value = NewEvent> {
     let kinds = prop::sample::select(vec![
         ("message.part.delta", r#"{"messageID":"mM","partID":"pP","field":"text","delta":"d"}"#),
-        ("message.part.updated", r#"{"part":{"messageID":"mM","id":"pP","type":"text","text":"t"}}"#),
+        ("message.part.updated", r#"{"part":{"messageID":"mM","id":"pP","type":"text","text":"title pP"}}"#),
         ("message.part.removed", r#"{"messageID":"mM","partID":"pP"}"#),
         ("message.updated", r#"{"info":{"id":"mM"}}"#),
         ("message.removed", r#"{"messageID":"mM"}"#),
-        ("session.updated", r#"{"info":{"id":"sS"}}"#),
+        ("session.updated", r#"{"info":{"id":"sS","title":"a title"}}"#),
         ("session.deleted", r#"{"info":{"id":"sS"}}"#),
         ("wrapper.events_dropped", r#"{"from":1,"to":4}"#),
         ("file.edited", r#"{"file":"a"}"#),

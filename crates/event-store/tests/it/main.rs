@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod backup;
 mod corruption;
 mod crash;
 mod equivalence;
 mod memory;
 mod opening;
 mod sqlite;
+mod verify;

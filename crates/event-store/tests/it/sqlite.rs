@@ -3,18 +3,20 @@
 
 use gastown_event_store::{
     RetentionPolicy, SqliteOptions, SqliteStore, conformance::Fixture, conformance_tests,
-    durable_conformance_tests,
+    durable_conformance_tests, search_conformance_tests,
 };
 
 mod with_defaults {
     use super::*;
     conformance_tests!(Sqlite::with(SqliteOptions::default()));
+    search_conformance_tests!(Sqlite::with(SqliteOptions::default()));
     durable_conformance_tests!(Sqlite::with(SqliteOptions::default()));
 }
 
 mod with_nothing_in_memory {
     use super::*;
     conformance_tests!(Sqlite::with(cold()));
+    search_conformance_tests!(Sqlite::with(cold()));
     durable_conformance_tests!(Sqlite::with(cold()));
 }
 

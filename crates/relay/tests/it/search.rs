@@ -92,7 +92,7 @@ async fn p20_no_query_is_more_than_a_bad_request() {
 
 #[tokio::test]
 async fn over_the_network_as_in_process_and_page_by_page() {
-    for server in [Server::start().await] {
+    for server in [Server::start().await, Server::on_disk().await] {
         for n in 0..9 {
             server.say(["a1", "a2"][n % 2], "ls", &format!("alpha {n}")).await;
         }
