@@ -90,3 +90,116 @@ async fn read(
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        sync::Arc,
+        thread::JoinHandle,
+    };
+
+    use super::*;
+    use crate::{
+        event,
+        judge::Verdict,
+        peer::{
+            Peer, ProducerCodec, ViewerCodec,
+            frames::{FrameProducer, FrameViewer},
+        },
+        wire::websocket::{handshake, server_text, unmasked},
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn what_a_bad_server_does_to_a_viewer_is_seen() {
+        let (peer, serving) = serving(|mut stream| {
+            let (mut bytes, mut event) = (Vec::new(), Vec::new());
+            for number in [1, 3, 2, 2] {
+                event::encode(number, 0, 300, &mut event);
+                server_text(&event, &mut bytes);
+            }
+            stream.write_all(&bytes).unwrap();
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the viewer leaves");
+        });
+        let viewers = Viewers::start(&peer, vec![ViewerPlan::of("a")], 1);
+        viewers.wait_ready(PATIENCE).unwrap();
+        viewers.drain(4, PATIENCE);
+        assert_eq!(viewers.events(), 4);
+        let watched = viewers.finish();
+        assert_eq!(watched.verdict(|_| 5), Verdict { lost: 2, duplicates: 1, disordered: 1 });
+        serving.join().unwrap();
+    }
+
+    #[test]
+    fn a_viewer_that_is_sent_away_says_so() {
+        let (peer, serving) = serving(drop);
+        let plans = vec![ViewerPlan::of("a"); 2];
+        // The second never gets in: the server has gone with the first.
+        let viewers = Viewers::start(&peer, plans, 1);
+        serving.join().unwrap();
+        viewers.wait_ready(PATIENCE).unwrap_err();
+        assert_eq!(viewers.finish().error.as_deref(), Some("the server ended a stream"));
+    }
+
+    #[test]
+    fn a_producer_counts_acks_and_not_what_it_sent() {
+        for (acks, error) in [(3, None), (1, Some("the server ended the producer's connection"))] {
+            let (peer, serving) = serving(move |mut stream| {
+                let (mut bytes, mut piece, mut events) = (Vec::new(), [0; 4096], 0);
+                while events < 3 {
+                    let read = stream.read(&mut piece).unwrap();
+                    bytes.extend_from_slice(&piece[..read]);
+                    while let Some((_, len)) = unmasked(&bytes) {
+                        bytes.drain(..len);
+                        events += 1;
+                    }
+                }
+                let mut answer = Vec::new();
+                (0..acks).for_each(|_| server_text(b"ok", &mut answer));
+                stream.write_all(&answer).unwrap();
+            });
+            let load =
+                Load { events: 3, time: PATIENCE, rate: None, window: 8, batch: 1, size: 300, phase: 0.0 };
+            let produced = produce(&peer, vec![("a".to_owned(), load)]).remove(0);
+            serving.join().unwrap();
+            assert_eq!((produced.sent, produced.acked), (3, acks));
+            assert_eq!(produced.error.as_deref(), error);
+        }
+    }
+
+    /// A server that lets one client in and does this to it.
+    fn serving(then: impl FnOnce(std::net::TcpStream) + Send + 'static) -> (Arc<dyn Peer>, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = Frames(listener.local_addr().unwrap());
+        let serving = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") {
+                stream.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").unwrap();
+            then(stream);
+        });
+        (Arc::new(peer), serving)
+    }
+
+    struct Frames(SocketAddr);
+
+    impl Peer for Frames {
+        fn viewer_address(&self) -> SocketAddr {
+            self.0
+        }
+
+        fn viewer(&self, _channel: &str) -> Box<dyn ViewerCodec> {
+            Box::new(FrameViewer::new(handshake("here", "/", "")))
+        }
+
+        fn producer(&self, _channel: &str) -> Box<dyn ProducerCodec> {
+            Box::new(FrameProducer::new(handshake("here", "/", "")))
+        }
+    }
+}

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 
 use super::{
     Peer, ProducerCodec, Running, ViewerCodec,
-    nchan::{FrameProducer, FrameViewer},
+    frames::{FrameProducer, FrameViewer},
     process::{Process, free_port, loopback},
 };
 use crate::wire::websocket::{handshake, server_text, unmasked};

@@ -4,6 +4,7 @@
 //! or acks. All else is the same code for every server.
 
 mod floor;
+pub(crate) mod frames;
 mod gastown;
 mod nats;
 mod nchan;

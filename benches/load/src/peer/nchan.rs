@@ -1,15 +1,15 @@
-//! Nginx with Nchan: WebSockets on both sides, a frame per event, 2,000 events per channel in shared memory. The floor is
-//! spoken to in the same way.
+//! Nginx with Nchan: WebSockets on both sides, a frame per event, 2,000 events per channel in shared memory.
 
 use std::{fs, net::SocketAddr, path::Path, process::Command, sync::Arc};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::{
-    Acked, Heard, Peer, ProducerCodec, Running, ViewerCodec,
+    Peer, ProducerCodec, Running, ViewerCodec,
+    frames::{FrameProducer, FrameViewer},
     process::{Process, first_line, free_port, loopback},
 };
-use crate::wire::websocket::{Socket, TEXT, client_frame, handshake};
+use crate::wire::websocket::handshake;
 
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 const NGINX: &str = "/usr/sbin/nginx";
@@ -80,72 +80,5 @@ impl Peer for Nchan {
 
     fn producer(&self, channel: &str) -> Box<dyn ProducerCodec> {
         Box::new(FrameProducer::new(handshake(&self.address.to_string(), &format!("/produce/{channel}"), "")))
-    }
-}
-
-/// A viewer whose messages are events.
-pub(super) struct FrameViewer {
-    hello: Vec<u8>,
-    socket: Socket,
-}
-
-impl FrameViewer {
-    pub(super) fn new(hello: Vec<u8>) -> Self {
-        Self { hello, socket: Socket::default() }
-    }
-}
-
-impl ViewerCodec for FrameViewer {
-    fn open(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.hello)
-    }
-
-    fn feed(&mut self, bytes: &[u8], heard: &mut Heard<'_>) -> Result<usize> {
-        let events = &mut *heard.events;
-        let fed = self.socket.feed(bytes, &mut heard.reply, |message| {
-            events(message);
-            Ok(())
-        })?;
-        heard.ready |= fed.opened;
-        heard.closed |= fed.closed;
-        Ok(fed.used)
-    }
-}
-
-/// A producer that sends a frame per event, and gets one for each as its ack.
-pub(super) struct FrameProducer {
-    hello: Vec<u8>,
-    socket: Socket,
-}
-
-impl FrameProducer {
-    pub(super) fn new(hello: Vec<u8>) -> Self {
-        Self { hello, socket: Socket::default() }
-    }
-}
-
-impl ProducerCodec for FrameProducer {
-    fn open(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.hello)
-    }
-
-    fn encode(&mut self, events: &[Vec<u8>], out: &mut Vec<u8>) {
-        for event in events {
-            client_frame(TEXT, event, out);
-        }
-    }
-
-    fn feed(&mut self, bytes: &[u8], acked: &mut Acked) -> Result<usize> {
-        let mut events = 0;
-        let fed = self.socket.feed(bytes, &mut acked.reply, |_| {
-            events += 1;
-            Ok(())
-        })?;
-        acked.events += events;
-        acked.ready |= fed.opened;
-        if fed.closed {
-            bail!("the server closed the producer's socket");
-        }
-        Ok(fed.used)
     }
 }

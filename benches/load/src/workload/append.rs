@@ -14,12 +14,12 @@ use crate::{
 
 /// Each producer waits for the ack of one event before it sends the next.
 pub(super) fn one_outstanding(bench: &Bench<'_>, producers: usize) -> Result<Figures> {
-    append(bench, producers, &Load { window: 1, ..fast_load(bench.time(Duration::from_secs(2))) })
+    append(bench, producers, &Load { window: 1, ..fast_load(bench.time(Duration::from_millis(1500))) })
 }
 
 /// One producer, batches of 64, four of them outstanding.
 pub(super) fn batches(bench: &Bench<'_>) -> Result<Figures> {
-    append(bench, 1, &Load { window: 256, batch: 64, ..fast_load(bench.time(Duration::from_secs(2))) })
+    append(bench, 1, &Load { window: 256, batch: 64, ..fast_load(bench.time(Duration::from_millis(1500))) })
 }
 
 fn append(bench: &Bench<'_>, producers: usize, load: &Load) -> Result<Figures> {

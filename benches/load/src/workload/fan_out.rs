@@ -22,21 +22,21 @@ const STALLED: usize = 10;
 
 /// As fast as it is acked.
 pub(super) fn fast(bench: &Bench<'_>, viewers: usize) -> Result<Figures> {
-    fan_out(bench, viewers, 0, &fast_load(bench.time(Duration::from_secs(2))))
+    fan_out(bench, viewers, 0, &fast_load(bench.time(Duration::from_millis(1500))))
 }
 
 /// 20 events a second to 1,000 viewers: each costs a write per viewer, for nothing can be coalesced.
 pub(super) fn paced(bench: &Bench<'_>) -> Result<Figures> {
-    let time = bench.time(Duration::from_secs(4));
+    let time = bench.time(Duration::from_secs(3));
     let load = Load { rate: Some(20.0), window: 1024, ..fast_load(time) };
     fan_out(bench, 1_000, 0, &load)
 }
 
-/// 100 viewers read 500 events of 8 KiB a second for 5 seconds (20 MB), alone, and then beside some that do not read.
+/// 100 viewers read 600 events of 8 KiB a second for 4 seconds (20 MB), alone, and then beside some that do not read.
 pub(super) fn stalled(bench: &Bench<'_>) -> Result<Figures> {
     // Not shorter in a quick run: less would fit into the sockets' buffers.
-    let time = Duration::from_secs(5);
-    let load = Load { rate: Some(500.0), window: 1024, size: 8192, ..fast_load(time) };
+    let time = Duration::from_secs(4);
+    let load = Load { rate: Some(600.0), window: 1024, size: 8192, ..fast_load(time) };
     let alone = fan_out(bench, 100, 0, &load)?;
     let beside = fan_out(bench, 100, STALLED, &load)?;
     let of = |figures: &Figures, figure| figures.get(figure).context("every fan-out has it");

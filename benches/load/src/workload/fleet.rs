@@ -21,7 +21,7 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// 1,000 agents × 10 events a second × 2 viewers.
 pub(super) fn fleet(bench: &Bench<'_>) -> Result<Figures> {
-    paced(bench, AGENTS, VIEWERS_EACH, RATE, bench.time(Duration::from_secs(4)))
+    paced(bench, AGENTS, VIEWERS_EACH, RATE, bench.time(Duration::from_secs(3)))
 }
 
 /// Agents that each produce at a rate.

@@ -39,7 +39,7 @@ pub(super) fn viewers(bench: &Bench<'_>, done: Done<'_>) {
 /// The same number of events in all, from more and more agents.
 pub(super) fn agents(bench: &Bench<'_>, done: Done<'_>) {
     for agents in AGENTS {
-        let (time, each) = (bench.time(Duration::from_secs(4)), FLEET_RATE / count(agents as u64));
+        let (time, each) = (bench.time(Duration::from_secs(3)), FLEET_RATE / count(agents as u64));
         done(Some(agents as u64), fleet::paced(bench, agents, 0, each, time));
     }
 }

@@ -22,7 +22,7 @@ const BATCH: u64 = 64;
 
 /// Appends of one producer and of 64, batches, and reads with a warm and a cold page cache.
 pub(super) fn store(bench: &Bench<'_>) -> Result<Figures> {
-    let (directory, time) = (bench.directory()?, bench.time(Duration::from_secs(2)));
+    let (directory, time) = (bench.directory()?, bench.time(Duration::from_millis(1500)));
     let runtime = runtime()?;
     let mut figures =
         Figures::default().with(Figure::SyncsPerSecond, syncs_per_second(directory.path(), 0.5)?);
