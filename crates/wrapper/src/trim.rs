@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_long_output_keeps_its_beginning_and_its_end_and_says_how_long_it_was() {
         let output = format!("first\n{}\nlast", "x".repeat(600_000));
-        let mut event = tool(json!({ "status": "completed", "output": output, "title": "make" }));
+        let mut event = tool(&json!({ "status": "completed", "output": output, "title": "make" }));
         fit(&mut event, None);
         let state = part(&event)["state"].clone();
         let cut = state["output"].as_str().unwrap();
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_picture_goes_whole_and_leaves_its_kind_and_size() {
         let url = format!("data:image/png;base64,{}", "A".repeat(400_000));
-        let mut event = tool(json!({ "status": "completed", "attachments": [{ "url": url }] }));
+        let mut event = tool(&json!({ "status": "completed", "attachments": [{ "url": url }] }));
         fit(&mut event, None);
         let mark = part(&event)["state"]["attachments"][0]["url"].as_str().unwrap().to_owned();
         assert_eq!(mark, format!("[trimmed: {} bytes of image/png;base64]", url.len()));
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn the_whole_is_kept_in_a_file_that_the_mark_names() {
         let output = "line\n".repeat(100_000);
-        let mut event = tool(json!({ "status": "completed", "output": output }));
+        let mut event = tool(&json!({ "status": "completed", "output": output }));
         let cuts = fit(&mut event, Some(Path::new(".gastown/output")));
         assert_eq!(cuts, [Cut { file: "part-msg_1-prt_1.0.txt".into(), text: output }]);
         assert!(event.data.json().contains("whole in .gastown/output/part-msg_1-prt_1.0.txt"));
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_multitude_of_small_things_is_cut_too_and_the_ids_stay() {
         let many: Vec<Value> = (0..100_000).map(|n| json!({ "file": format!("src/{n}.rs") })).collect();
-        let mut event = tool(json!({ "status": "completed", "metadata": { "files": many } }));
+        let mut event = tool(&json!({ "status": "completed", "metadata": { "files": many } }));
         fit(&mut event, None);
         assert!(event.data.json().len() <= EVENT_DATA_BYTES);
         assert_eq!(event.classify().key.unwrap().as_str(), "part/msg_1/prt_1");
@@ -232,7 +232,7 @@ mod tests {
         #[test]
         fn what_is_cut_fits_and_is_about_the_same_thing(value in any_value(), times in 1_usize..300) {
             let many = vec![value; times];
-            let before = tool(json!({ "status": "completed", "metadata": many, "output": "ü".repeat(times * 1000) }));
+            let before = tool(&json!({ "status": "completed", "metadata": many, "output": "ü".repeat(times * 1000) }));
             let mut after = before.clone();
             fit(&mut after, None);
             prop_assert!(after.data.json().len() <= EVENT_DATA_BYTES, "{}", after.data.json().len());
@@ -259,7 +259,7 @@ mod tests {
         })
     }
 
-    fn tool(state: Value) -> NewEvent {
+    fn tool(state: &Value) -> NewEvent {
         let part = json!({
             "id": "prt_1", "messageID": "msg_1", "sessionID": "ses_1", "type": "tool", "tool": "bash", "callID": "c",
             "state": state,
