@@ -78,7 +78,7 @@ pub(crate) enum Violation {
     CommittedLost { seq: u64 },
     /// P2: a viewer was given an event twice, or an older one after a newer.
     OutOfOrder { viewer: String, seq: u64 },
-    /// P2: a viewer passed over an event that the store holds, and no gap names it.
+    /// P2, P3: a viewer passed over an event that nothing made obsolete, and no gap names it.
     Missed { viewer: String, seq: u64 },
     /// P3: a gap names an event that the store still holds, or a position that was never pruned.
     FalseGap { viewer: String, seq: u64 },
@@ -132,6 +132,8 @@ struct Log<'a> {
     floor: u64,
     head: u64,
     retired: Retired<'a>,
+    /// What every reader is given, or named as lost: all that no later event ever made obsolete.
+    due: BTreeSet<u64>,
 }
 
 impl<'a> Log<'a> {
@@ -150,7 +152,15 @@ impl<'a> Log<'a> {
         }
         let head = stored.keys().next_back().copied().unwrap_or(0);
         let retired = Retired::by(stored.values().copied().map(|event| (event.seq.get(), event)));
-        Self { stored, ever, committed, floor: history.floor.get(), head, retired }
+        let due = match &committed {
+            None => stored.keys().copied().collect(),
+            Some(committed) => {
+                let retired = Retired::by(committed.values().copied().map(|event| (event.seq.get(), event)));
+                let due = committed.iter().filter(|(seq, event)| !retired.has(**seq, event));
+                due.map(|(seq, _)| *seq).collect()
+            }
+        };
+        Self { stored, ever, committed, floor: history.floor.get(), head, retired, due }
     }
 
     fn committed_lost(&self) -> Vec<u64> {
@@ -208,8 +218,10 @@ impl<'a> Retired<'a> {
 
     fn has(&self, at: u64, event: &Event) -> bool {
         let later = |found: Option<&u64>| found.is_some_and(|by| *by > at);
+        // A tombstone stays when its key comes again: it stands for more than its own key.
+        let is_tombstone = event.effect() == Effect::Remove;
         let of_key = event.key.as_ref().is_some_and(|key| {
-            later(self.replaced.get(key.as_str()))
+            (!is_tombstone && later(self.replaced.get(key.as_str())))
                 || self.removed.iter().any(|(removed, by)| *by > at && removed.covers(key))
         });
         of_key || event.session.as_ref().is_some_and(|session| later(self.sessions.get(session.as_ref())))

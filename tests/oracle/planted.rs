@@ -127,6 +127,15 @@ fn p3_a_silent_gap_is_caught() {
 }
 
 #[test]
+fn p3_pruning_that_is_not_said_is_caught() {
+    let plant = |h: &mut History| {
+        prune(h, 3);
+        h.viewers[1].seen.remove(0);
+    };
+    caught(plant, |v| matches!(v, Violation::Missed { seq: 1, .. }));
+}
+
+#[test]
 fn p3_a_gap_that_names_what_is_kept_is_caught() {
     let plant = |h: &mut History| {
         h.viewers[0].seen.splice(1..4, [gap(2, 4)]);

@@ -44,7 +44,7 @@ impl Reader<'_> {
             self.broken(|viewer| Violation::OutOfOrder { viewer, seq });
             return false;
         }
-        for (missed, _) in log.stored.range(self.cursor + 1..seq) {
+        for missed in log.due.range(self.cursor + 1..seq) {
             self.broken(|viewer| Violation::Missed { viewer, seq: *missed });
         }
         let was_committed = log.committed.as_ref().is_none_or(|committed| committed.contains_key(&seq));
@@ -80,7 +80,7 @@ impl Reader<'_> {
 
     /// It has everything, and holds what the log holds.
     fn end(&mut self, view: &SessionView) {
-        for (seq, _) in self.log.stored.range(self.cursor + 1..) {
+        for seq in self.log.due.range(self.cursor + 1..) {
             self.broken(|viewer| Violation::Missed { viewer, seq: *seq });
         }
         if self.log.view_after(self.began_at).is_some_and(|expected| shown(view) != shown(&expected)) {

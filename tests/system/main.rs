@@ -7,6 +7,8 @@ mod curl;
 mod demo;
 mod examples;
 mod faults;
+#[path = "../simulation/life.rs"]
+mod life;
 mod many_viewers;
 #[path = "../oracle/mod.rs"]
 mod oracle;
@@ -16,3 +18,4 @@ mod real_agents;
 mod shutdown;
 mod split_mode;
 mod support;
+mod under_load;

@@ -28,9 +28,22 @@ const PROMISES: [&str; 22] = [
     "one truth",
 ];
 
-/// Tests by the promise their name carries: how many passed, and which failed.
+/// How a test is left to the nightly run: `#[ignore = "nightly: why"]`.
+const NIGHTLY: &str = "ignored, nightly: ";
+
+/// Tests by the promise their name carries, and those that are left to the nightly run.
 #[derive(Debug, Default)]
-pub(crate) struct Promises(BTreeMap<usize, (usize, Vec<String>)>);
+pub(crate) struct Promises {
+    by_number: BTreeMap<usize, Tests>,
+    nightly: Vec<String>,
+}
+
+/// The tests of one promise.
+#[derive(Debug, Default)]
+struct Tests {
+    passed: usize,
+    failed: Vec<String>,
+}
 
 impl Promises {
     /// Reads the lines of a test run (`test a::b::p3_name ... ok`).
@@ -41,27 +54,34 @@ impl Promises {
             else {
                 continue;
             };
+            if let Some(why) = verdict.trim().strip_prefix(NIGHTLY) {
+                promises.nightly.push(format!("{name} ({why})"));
+                continue;
+            }
             for promise in promises_of(name.trim_end_matches(" - should panic")) {
-                let (passed, failed) = promises.0.entry(promise).or_default();
+                let tests = promises.by_number.entry(promise).or_default();
                 match verdict.trim() {
-                    "ok" => *passed += 1,
-                    _ => failed.push(name.to_owned()),
+                    "ok" => tests.passed += 1,
+                    _ => tests.failed.push(name.to_owned()),
                 }
             }
         }
         promises
     }
 
-    /// The table, one row a promise.
+    /// The table, one row a promise; then what is left to the nightly run.
     pub(crate) fn table(&self) -> String {
         let mut table = String::from("promise                              tests\n");
         for (i, says) in PROMISES.iter().enumerate() {
-            let row = match self.0.get(&(i + 1)) {
+            let row = match self.by_number.get(&(i + 1)) {
                 None => "none yet".to_owned(),
-                Some((passed, failed)) if failed.is_empty() => format!("{passed} green"),
-                Some((passed, failed)) => format!("{passed} green, RED: {}", failed.join(", ")),
+                Some(Tests { passed, failed }) if failed.is_empty() => format!("{passed} green"),
+                Some(Tests { passed, failed }) => format!("{passed} green, RED: {}", failed.join(", ")),
             };
             writeln!(table, "P{:<3} {says:<31} {row}", i + 1).expect("a string takes everything");
+        }
+        for test in &self.nightly {
+            writeln!(table, "nightly: {test}").expect("a string takes everything");
         }
         table
     }
@@ -93,5 +113,13 @@ mod tests {
     fn a_failed_test_is_named_in_its_row() {
         let table = Promises::of_lines(["test a::p1_holds ... ok", "test a::p1_breaks ... FAILED"]).table();
         assert!(table.contains("1 green, RED: a::p1_breaks"), "{table}");
+    }
+
+    #[test]
+    fn what_is_left_to_the_nightly_run_is_named_and_counts_for_nothing() {
+        let lines = ["test a::p1_holds ... ok", "test b::p1_long ... ignored, nightly: takes an hour"];
+        let table = Promises::of_lines(lines).table();
+        assert!(table.contains("durable ack                     1 green\n"), "{table}");
+        assert!(table.ends_with("nightly: b::p1_long (takes an hour)\n"), "{table}");
     }
 }

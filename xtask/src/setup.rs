@@ -15,6 +15,7 @@ const SYSTEM: &[(&str, &str)] = &[
     ("g++", "g++"),
     ("git", "git"),
     ("rg", "ripgrep"),
+    ("strace", "strace"),
 ];
 
 /// An npm package, its pinned version, and its server's binary below `node_modules`.

@@ -148,7 +148,7 @@ impl Viewer {
 }
 
 /// What the store holds of a log.
-async fn stored(client: &Client, log: &LogId) -> History {
+pub(crate) async fn stored(client: &Client, log: &LogId) -> History {
     let mut history = History::default();
     let mut after = None;
     loop {
