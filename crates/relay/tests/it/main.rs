@@ -10,6 +10,7 @@ mod binary;
 mod corpus;
 mod life;
 mod readers;
+mod restored;
 mod search;
 mod shares;
 mod support;
