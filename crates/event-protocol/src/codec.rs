@@ -57,12 +57,7 @@ pub trait Frame: Serialize + DeserializeOwned {
     /// # Errors
     /// When it is too large, too deep or not understood.
     fn decode(text: &[u8]) -> Result<Self, DecodeError> {
-        if text.len() > Self::MAX_BYTES {
-            return Err(DecodeError::TooLarge { len: text.len(), limit: Self::MAX_BYTES });
-        }
-        if depth(text) > limits::JSON_DEPTH {
-            return Err(DecodeError::TooDeep { limit: limits::JSON_DEPTH });
-        }
+        check(text, Self::MAX_BYTES)?;
         Ok(serde_json::from_slice(text)?)
     }
 
@@ -70,6 +65,17 @@ pub trait Frame: Serialize + DeserializeOwned {
     fn encode(&self) -> Bytes {
         serde_json::to_vec(self).expect("a frame serialises: its keys are strings").into()
     }
+}
+
+/// What is looked at before anything is parsed.
+fn check(text: &[u8], max_bytes: usize) -> Result<(), DecodeError> {
+    if text.len() > max_bytes {
+        return Err(DecodeError::TooLarge { len: text.len(), limit: max_bytes });
+    }
+    if depth(text) > limits::JSON_DEPTH {
+        return Err(DecodeError::TooDeep { limit: limits::JSON_DEPTH });
+    }
+    Ok(())
 }
 
 /// How deep a JSON text is nested; of a text that is no JSON, at least as deep as a parser would get. Payloads are kept as
@@ -109,6 +115,14 @@ impl Frame for FromViewer {
 
 impl Frame for FromWrapper {
     const MAX_BYTES: usize = limits::INGEST_FRAME_BYTES;
+
+    fn decode(text: &[u8]) -> Result<Self, DecodeError> {
+        check(text, Self::MAX_BYTES)?;
+        match Self::read_append(text) {
+            Some(append) => Ok(append),
+            None => Ok(serde_json::from_slice(text)?),
+        }
+    }
 }
 
 impl Frame for ToWrapper {

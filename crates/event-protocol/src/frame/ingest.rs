@@ -90,6 +90,21 @@ impl<'de> Deserialize<'de> for FromWrapper {
     }
 }
 
+impl FromWrapper {
+    /// Reads an `append`, which almost every frame is, in one pass over its text; `None` of any other text.
+    pub(crate) fn read_append(text: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Append<'t> {
+            #[serde(rename = "type")]
+            kind: &'t str,
+            first: u64,
+            events: Vec<NewEvent>,
+        }
+        let Append { kind, first, events } = serde_json::from_slice(text).ok()?;
+        (kind == "append").then_some(Self::Append { first, events })
+    }
+}
+
 /// What a wrapper runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RuntimeInfo {

@@ -78,6 +78,21 @@ fn fields_that_are_not_known_are_skipped() {
 }
 
 #[test]
+fn an_append_is_one_wherever_its_type_stands_and_however_it_is_spelled() {
+    let event = r#"{"time":"2026-11-20T18:10:16.123Z","type":"note","data":{"type":"hello"}}"#;
+    let frames = [
+        format!(r#"{{"type":"append","first":7,"events":[{event}]}}"#),
+        format!(r#"{{"events":[{event}],"later":{{}},"first":7,"type":"append"}}"#),
+        format!(r#"{{"type":"\u0061ppend","first":7,"events":[{event}]}}"#),
+    ];
+    let [first, others @ ..] = frames.map(|frame| FromWrapper::decode(frame.as_bytes()).unwrap());
+    assert!(matches!(&first, FromWrapper::Append { first: 7, events } if events.len() == 1));
+    assert!(others.iter().all(|other| *other == first));
+    let hello = format!(r#"{{"type":"heartbeat","first":7,"events":[{event}]}}"#);
+    assert_eq!(FromWrapper::decode(hello.as_bytes()).unwrap(), FromWrapper::Heartbeat);
+}
+
+#[test]
 fn p20_a_frame_at_the_limit_is_read_and_one_byte_more_is_refused() {
     let padded = |len: usize| {
         let mut frame = br#"{"type":"pong"}"#.to_vec();

@@ -1,12 +1,15 @@
 //! Where a relay is, and how to get there: URL, credentials and TLS, shared by the HTTP calls and the streams.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use reqwest::Url;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 
-use super::{ClientError, Credentials};
+use super::{
+    ClientError, Credentials,
+    dial::{Dial, Stream, Tcp},
+};
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -14,6 +17,7 @@ pub(super) struct Endpoint {
     base: Url,
     credentials: Credentials,
     tls: Arc<ClientConfig>,
+    dialer: Arc<dyn Dial>,
 }
 
 impl Endpoint {
@@ -30,11 +34,23 @@ impl Endpoint {
             base.set_path(&path);
         }
         let tls = Arc::new(tls(base.scheme() == "https")?);
-        Ok(Self { base, credentials, tls })
+        Ok(Self { base, credentials, tls, dialer: Arc::new(Tcp) })
     }
 
     pub(super) fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// The same, whose streams are connected in another way.
+    pub(super) fn with_dialer(mut self, dialer: Arc<dyn Dial>) -> Self {
+        self.dialer = dialer;
+        self
+    }
+
+    /// Connects to the relay.
+    pub(super) async fn dial(&self) -> io::Result<Box<dyn Stream>> {
+        let host = self.base.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        self.dialer.dial(host, self.base.port_or_known_default().unwrap_or_default()).await
     }
 
     pub(super) fn tls(&self) -> Arc<ClientConfig> {

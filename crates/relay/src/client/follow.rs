@@ -2,6 +2,7 @@
 
 use std::{
     future::pending,
+    io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -17,12 +18,11 @@ use protocol::{
     frame::{FromViewer, StartAt, ToViewer},
 };
 use tokio::{
-    net::TcpStream,
     sync::watch,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+    Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
     tungstenite::{
         self, Message, Utf8Bytes,
         client::IntoClientRequest as _,
@@ -32,7 +32,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Connection, FollowError, TicketError,
+    Connection, FollowError, TicketError, dial,
     endpoint::Endpoint,
     session::{Action, Loss, Session},
 };
@@ -41,7 +41,7 @@ use crate::Delivery;
 /// How long to wait for the other side to confirm a close before the connection is dropped.
 const CLOSE: Duration = Duration::from_secs(1);
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Socket = WebSocketStream<MaybeTlsStream<Box<dyn dial::Stream>>>;
 
 /// The events of one log, each once and in order, over as many connections as it takes.
 ///
@@ -177,7 +177,9 @@ impl Driver {
             .max_message_size(Some(ToViewer::MAX_BYTES))
             .max_frame_size(Some(ToViewer::MAX_BYTES));
         let connector = Connector::Rustls(self.endpoint.tls());
-        let opened = connect_async_tls_with_config(request, Some(config), true, Some(connector)).await;
+        let lost = |error: io::Error| OpenError::Lost(Loss::Network(error.to_string()));
+        let stream = self.endpoint.dial().await.map_err(lost)?;
+        let opened = client_async_tls_with_config(request, stream, Some(config), Some(connector)).await;
         opened.map(|(socket, _)| socket).map_err(|error| OpenError::Lost(refusal(&error)))
     }
 

@@ -1,6 +1,6 @@
 //! The client itself, and its requests that are one HTTP exchange each (§4).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use protocol::{
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{ClientError, Credentials, Follow, endpoint::Endpoint, search};
+use super::{ClientError, Credentials, Dial, Follow, endpoint::Endpoint, search};
 use crate::{ApiError, AppendedAt, Delivery, Presence, RelayApi};
 
 /// How long a connection for a request may take to come about.
@@ -122,6 +122,13 @@ impl Client {
         }
         let http = http.build().map_err(|source| ClientError::Tls { source: source.into() })?;
         Ok(Self { endpoint, http })
+    }
+
+    /// The same, whose streams are connected in another way. Requests of one exchange are not.
+    #[must_use]
+    pub fn with_dialer(mut self, dialer: Arc<dyn Dial>) -> Self {
+        self.endpoint = self.endpoint.with_dialer(dialer);
+        self
     }
 
     /// The relay's URL, for people.

@@ -24,6 +24,7 @@
 //! ```
 
 mod credentials;
+mod dial;
 mod endpoint;
 mod error;
 mod follow;
@@ -32,6 +33,7 @@ mod search;
 mod session;
 
 pub use credentials::{Credentials, TicketError, TicketSource, Token, TokenSource};
+pub use dial::{Dial, Stream};
 pub use error::{ClientError, FollowError};
 pub use follow::Follow;
 pub use http::{Acked, Client, EventPage, PageGap, Producer, Verb};

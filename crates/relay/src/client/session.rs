@@ -342,7 +342,7 @@ impl Session {
         let log = self.log.clone();
         match code {
             CloseCode::NORMAL => self.end(None),
-            CloseCode::BAD_REQUEST | CloseCode::TOO_LARGE => {
+            CloseCode::BAD_REQUEST | CloseCode::TOO_LARGE | CloseCode(1002 | 1003 | 1007 | 1009) => {
                 self.end(Some(FollowError::Refused { log, code: code.0, message }));
             }
             CloseCode::UNAUTHENTICATED if self.refused => {

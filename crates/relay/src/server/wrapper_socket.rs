@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{Extension, extract::State, response::Response};
-use protocol::{ErrorCode, ErrorDetail, LogId, limits};
+use protocol::{ErrorCode, ErrorDetail, LogId, Seq, limits};
 use store::{Append, AppendError, Appended, ProducerBatch};
 
 use super::{
@@ -38,7 +38,15 @@ pub(super) async fn ingest(
         let metrics = served.clone();
         let _held = Metrics::hold(&metrics.metrics().links);
         let socket = Socket::new(io, limits::INGEST_FRAME_BYTES);
-        let mut driver = Driver { relay: served, grant, socket, link, registration: None, appending: None };
+        let mut driver = Driver {
+            relay: served,
+            grant,
+            socket,
+            link,
+            registration: None,
+            appending: None,
+            head: Seq::ZERO,
+        };
         driver.run().await;
         driver.end();
         driver.socket.finish().await;
@@ -54,6 +62,8 @@ struct Driver {
     link: Ingest,
     registration: Option<Registration>,
     appending: Option<Appending>,
+    /// The head after the last append.
+    head: Seq,
 }
 
 /// Reads once, and tells the machine. Cancel-safe.
@@ -103,7 +113,10 @@ impl Driver {
                 appended = appended => {
                     self.appending = None;
                     match appended {
-                        Ok(appended) => self.link.handle_appended(&appended),
+                        Ok(appended) => {
+                            self.head = appended.head;
+                            self.link.handle_appended(&appended);
+                        }
                         Err(error) => {
                             tracing::warn!(%error, "events were not committed");
                             self.link.handle_append_failed(&error);
@@ -146,9 +159,11 @@ impl Driver {
                 Action::Append(batch) => {
                     let Some(hello) = self.link.hello() else { continue };
                     let (relay, log) = (self.relay.clone(), LogId::Agent(hello.agent.clone()));
+                    let before = self.head;
                     self.appending = Some(Box::pin(async move {
                         let appended = relay.commit(&log, batch).await?;
-                        relay.feeds().shown(&log, appended.head).await;
+                        // One append is on its way to the viewers while the next is committed, and no more.
+                        relay.feeds().shown(&log, before).await;
                         Ok(appended)
                     }));
                 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use protocol::{Cursor, Epoch, ErrorCode, NewEvent, RawData, Seq, Timestamp};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::{
     accept_hdr_async,
     tungstenite::handshake::server::{ErrorResponse, Request as Upgrade, Response as Upgraded},
