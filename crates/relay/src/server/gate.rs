@@ -11,7 +11,6 @@ use serde::Deserialize;
 
 use super::{
     Relay, clock,
-    metrics::Metrics,
     problem::Problem,
     routes::{Needs, Route},
     socket::Upgrade,
@@ -28,7 +27,7 @@ pub(super) async fn pass(
     match admit(&relay, route, &mut parts).await {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(why) => {
-            Metrics::add(&relay.metrics().refused, 1);
+            relay.metrics().refused(why.code);
             tracing::debug!(path = route.path, code = %why.code, "refused");
             refuse(&relay, &mut parts, why)
         }

@@ -204,6 +204,7 @@ pub(super) async fn ready(State(relay): State<Relay>) -> Response {
 
 /// `GET /metrics`.
 pub(super) async fn metrics(State(relay): State<Relay>) -> impl IntoResponse {
-    let text = std::future::ready(relay.metrics().render()).await;
+    let (figures, tasks) = (relay.store().figures(), relay.tracker().len());
+    let text = std::future::ready(relay.metrics().render(figures, tasks)).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

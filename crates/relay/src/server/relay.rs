@@ -101,7 +101,7 @@ impl Relay {
         let tracker = TaskTracker::new();
         let stopped = CancellationToken::new();
         let feeds = Feeds::new(store.clone(), tracker.clone(), stopped.clone(), config.viewers_per_log);
-        let (writers, links, metrics) = (Writers::new(), Links::new(clock::now()), Metrics::default());
+        let (writers, links, metrics) = (Writers::new(), Links::new(clock::now()), Metrics::new());
         let draining = CancellationToken::new();
         let inner =
             Inner { store, authority, config, feeds, writers, links, metrics, tracker, draining, stopped };
@@ -237,11 +237,11 @@ impl Relay {
     ) -> Result<store::Appended, store::AppendError> {
         let (events, bytes) =
             (batch.events.len(), batch.events.iter().map(|event| event.data.json().len()).sum());
-        let appended = self.store().append(log, batch).await?;
+        let began = clock::instant();
+        let appended =
+            self.store().append(log, batch).await.inspect_err(|_| self.metrics().append_failed())?;
         if events > 0 {
-            Metrics::add(&self.metrics().commits, 1);
-            Metrics::add(&self.metrics().events_in, appended.appended);
-            Metrics::add(&self.metrics().bytes_in, bytes);
+            self.metrics().appended(appended.appended, bytes, clock::instant() - began);
         }
         Ok(appended)
     }

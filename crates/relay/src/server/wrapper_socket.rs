@@ -178,6 +178,7 @@ impl Driver {
                     }
                 }
                 Action::Close { code, reason } => {
+                    self.relay.metrics().closed(code.0);
                     self.socket.frames.close(code.0, &reason);
                     return Err(Gone);
                 }

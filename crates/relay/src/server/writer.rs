@@ -315,7 +315,9 @@ impl Writer {
             }
         }
         turn.count();
-        let _ = (offered, fed_at);
+        if head > offered && !viewers.is_empty() {
+            self.relay.metrics().delivered(clock::instant() - fed_at);
+        }
         if let Some(watched) = self.logs.get_mut(log) {
             watched.viewers = viewers;
             watched.feed.passed(self.id, head);
@@ -365,9 +367,10 @@ impl Writer {
                 }
                 Ask::Read { log, epoch, after } => {
                     Metrics::add(&self.relay.metrics().behind, 1);
-                    let feeds = self.relay.feeds().clone();
+                    let relay = self.relay.clone();
                     self.answers.spawn(async move {
-                        let read = feeds.read(&log, after).await;
+                        let _catching_up = Metrics::hold(&relay.metrics().catching_up);
+                        let read = relay.feeds().read(&log, after).await;
                         Answer::Read(id, log, (epoch, after), read)
                     });
                 }

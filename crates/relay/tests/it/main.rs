@@ -9,6 +9,8 @@ mod bad_input;
 mod binary;
 mod corpus;
 mod life;
+mod limits;
+mod metrics;
 mod readers;
 mod restored;
 mod search;

@@ -297,6 +297,7 @@ impl Conn {
                     turn.asks.push((id, Ask::Command { id: command_id, agent, command }));
                 }
                 Some(Action::Close { code, reason }) => {
+                    turn.relay.metrics().closed(code.0);
                     self.socket.frames.close(code.0, &reason);
                     self.ends_at = Some(turn.now + CLOSE_WITHIN);
                     return false;
