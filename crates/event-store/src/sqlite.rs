@@ -7,6 +7,7 @@ mod file;
 mod filing;
 mod group;
 mod live;
+mod migrate;
 mod options;
 mod readers;
 mod recover;

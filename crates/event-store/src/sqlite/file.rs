@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{Durability, SqliteOptions, tables::SCHEMA};
+use super::{Durability, SqliteOptions, migrate, tables::SCHEMA};
 
 /// "gstn": says that a SQLite file is an event store.
 pub(super) const APPLICATION_ID: i32 = 0x6773_746e;
@@ -96,8 +96,12 @@ pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, OpenE
     let lock = lock(&path)?;
     check_magic(&path)?;
     let failed = |source| refine(&path, source);
-    let writer = connect(&path).map_err(failed)?;
-    prepare_schema(&path, &writer)?;
+    let mut writer = connect(&path).map_err(failed)?;
+    if version(&path, &writer)? == migrate::FROM {
+        drop(writer);
+        migrate::migrate(&path)?;
+        writer = connect(&path).map_err(failed)?;
+    }
     configure(&writer, options).map_err(failed)?;
     check_length(&path, &writer)?;
     let readers = (0..options.readers.max(1)).map(|_| connect_reader(&path)).collect::<Result<_, _>>();
@@ -159,16 +163,20 @@ pub(super) fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-/// Finds out whose database it is before anything in it is changed; makes the tables of one that is new.
-fn prepare_schema(path: &Path, conn: &Connection) -> Result<(), OpenError> {
+/// Finds out whose database it is before anything in it is changed, and which schema it has; makes the tables of one
+/// that is new.
+pub(super) fn version(path: &Path, conn: &Connection) -> Result<i32, OpenError> {
     let failed = |source| refine(path, source);
     let pragma = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(failed);
     match (pragma("application_id")?, pragma("user_version")?) {
-        (APPLICATION_ID, SCHEMA_VERSION) => Ok(()),
+        (APPLICATION_ID, found @ (SCHEMA_VERSION | migrate::FROM)) => Ok(found),
         (APPLICATION_ID, found) if found > SCHEMA_VERSION => {
             Err(OpenError::NewerSchema { path: path.to_owned(), found, supported: SCHEMA_VERSION })
         }
-        (0, 0) if is_empty(conn).map_err(failed)? => create(conn).map_err(failed),
+        (0, 0) if is_empty(conn).map_err(failed)? => {
+            create(conn).map_err(failed)?;
+            Ok(SCHEMA_VERSION)
+        }
         (APPLICATION_ID, _) => Err(damaged(path, "it has no known schema")),
         _ => Err(OpenError::NotAStore { path: path.to_owned() }),
     }
@@ -179,7 +187,7 @@ fn is_empty(conn: &Connection) -> rusqlite::Result<bool> {
 }
 
 /// One transaction, so that a crash leaves an empty database or a whole one.
-fn create(conn: &Connection) -> rusqlite::Result<()> {
+pub(super) fn create(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(&format!("PRAGMA page_size={PAGE_BYTES}; PRAGMA journal_mode=WAL;"))?;
     conn.execute_batch(&format!(
         "BEGIN IMMEDIATE;

@@ -15,10 +15,12 @@ use gastown_event_store::{
     Append, AppendError, EventStore, ProducerBatch, ReadLimit, Retention, RetentionPolicy, SqliteOptions,
     SqliteStore, StoreError,
 };
-use protocol::{LogId, NewEvent, Seq, Timestamp};
+use protocol::{Epoch, LogId, NewEvent, Seq, Timestamp};
 
 const DATABASE: &str = "EVENT_STORE_CRASH_DATABASE";
-const LOGS: u64 = 3;
+/// How many acks the process is to get before it closes its store and ends.
+pub(super) const ACKS: &str = "EVENT_STORE_CRASH_ACKS";
+pub(super) const LOGS: u64 = 3;
 
 #[tokio::test]
 async fn p1_what_was_acked_survives_sigkill_again_and_again() {
@@ -30,27 +32,7 @@ async fn p1_what_was_acked_survives_sigkill_again_and_again() {
         let acked = read_acks(&mut process, acks);
         kill(process);
 
-        let store = SqliteStore::open(&path, options()).unwrap();
-        let mut found = Vec::new();
-        for n in 0..LOGS {
-            let log = log(n);
-            let Ok(bounds) = store.bounds(&log).await else {
-                assert_eq!(acked[n as usize], 0, "{log} is gone");
-                continue;
-            };
-            let producer = store.producer(&log).await.unwrap().unwrap();
-            assert!(producer.acked >= acked[n as usize], "{log}: {} acked, {producer:?}", acked[n as usize]);
-            assert_eq!(
-                producer.acked,
-                bounds.head.get(),
-                "{log}: producer and events are of different commits"
-            );
-            let records = read_all(&store, &log).await;
-            let expected: Vec<Bytes> =
-                (1..=bounds.head.get()).map(|seq| event(n, seq).at(Seq::new(seq)).encode()).collect();
-            assert_eq!(records, expected, "{log}");
-            found.push(bounds.epoch);
-        }
+        let found = check(&path, acked).await;
         if found.len() == LOGS as usize {
             assert_eq!(*epochs.get_or_insert_with(|| found.clone()), found);
         }
@@ -71,14 +53,7 @@ async fn p1_a_failing_disk_closes_the_store_and_loses_nothing_acked() {
     assert!(process.child.wait().unwrap().success(), "it said something else than that the store is closed");
     assert!(acked.iter().sum::<u64>() > 100, "{acked:?}");
 
-    let store = SqliteStore::open(&path, options()).unwrap();
-    for n in 0..LOGS {
-        let head = store.bounds(&log(n)).await.unwrap().head.get();
-        assert!(head >= acked[n as usize], "{head} of {} acked", acked[n as usize]);
-        let expected: Vec<Bytes> = (1..=head).map(|seq| event(n, seq).at(Seq::new(seq)).encode()).collect();
-        assert_eq!(read_all(&store, &log(n)).await, expected);
-        assert_eq!(store.append(&log(n), batch(n, head + 1)).await.unwrap().head, Seq::new(head + 1));
-    }
+    check(&path, acked).await;
 }
 
 /// On its own, this appends to a store that is not killed and checks the acks; as the process that the other tests
@@ -95,7 +70,9 @@ async fn appends_until_it_is_killed() {
         assert_eq!(lines.last().map(String::as_str), Some("ack 2 10"));
         return;
     };
-    match append_to(&path, &mut std::io::stdout(), u64::MAX).await {
+    let acks = env::var(ACKS).map_or(u64::MAX, |acks| acks.parse().unwrap());
+    match append_to(&path, &mut std::io::stdout(), acks).await {
+        Ok(()) => {}
         Err(AppendError::Store(StoreError::Closed { .. })) => {}
         other => panic!("{other:?}"),
     }
@@ -119,12 +96,35 @@ async fn append_to(path: &Path, out: &mut impl Write, acks: u64) -> Result<(), A
     Ok(())
 }
 
-struct Process {
-    child: Child,
+/// That a store has what was acked and nothing that was not sent, and goes on from there; gives the epochs of its logs.
+pub(super) async fn check(path: &Path, acked: [u64; LOGS as usize]) -> Vec<Epoch> {
+    let store = SqliteStore::open(path, options()).unwrap();
+    let mut epochs = Vec::new();
+    for n in 0..LOGS {
+        let (log, acked) = (log(n), acked[n as usize]);
+        let Ok(bounds) = store.bounds(&log).await else {
+            assert_eq!(acked, 0, "{log} is gone");
+            continue;
+        };
+        let head = bounds.head.get();
+        assert!(head >= acked, "{log} ends at {head}, and {acked} was acked");
+        let producer = store.producer(&log).await.unwrap().unwrap();
+        assert_eq!(producer.acked, head, "{log}: producer and events are of different commits");
+        let expected: Vec<Bytes> = (1..=head).map(|seq| event(n, seq).at(Seq::new(seq)).encode()).collect();
+        assert!(read_all(&store, &log).await == expected, "{log} has other events than were sent");
+        assert_eq!(store.append(&log, batch(n, head + 1)).await.unwrap().head, Seq::new(head + 1));
+        epochs.push(bounds.epoch);
+    }
+    epochs
+}
+
+pub(super) struct Process {
+    pub(super) child: Child,
     stdout: BufReader<ChildStdout>,
 }
 
-fn start(mut command: Command, path: &Path) -> Process {
+/// Starts the process that appends: `command` is this test binary, or runs it.
+pub(super) fn start(mut command: Command, path: &Path) -> Process {
     let mut child = command
         .args(["--exact", "crash::appends_until_it_is_killed", "--nocapture"])
         .env(DATABASE, path)
@@ -137,7 +137,7 @@ fn start(mut command: Command, path: &Path) -> Process {
 }
 
 /// The last number acked per log, after so many acks or at the end of the output.
-fn read_acks(process: &mut Process, acks: u64) -> [u64; LOGS as usize] {
+pub(super) fn read_acks(process: &mut Process, acks: u64) -> [u64; LOGS as usize] {
     let mut last = [0; LOGS as usize];
     let mut seen = 0;
     let mut line = String::new();
@@ -174,17 +174,18 @@ fn batch(n: u64, number: u64) -> Append {
     Append::of(vec![event(n, number)]).from_producer(producer)
 }
 
-fn event(n: u64, number: u64) -> NewEvent {
+pub(super) fn event(n: u64, number: u64) -> NewEvent {
     let text = format!("log {n}, event {number}: {}", "x".repeat((number * 37 % 900) as usize));
     NewEvent::of(Timestamp::from_unix_ms(number.cast_signed()), "file.edited", &text).unwrap()
 }
 
-fn log(n: u64) -> LogId {
+pub(super) fn log(n: u64) -> LogId {
     format!("agent/crash{n}").parse().unwrap()
 }
 
-/// Everything is kept, so that everything can be compared.
+/// Everything is kept, so that everything can be compared, and the journal is so short that most commits file something.
 fn options() -> SqliteOptions {
     SqliteOptions::default()
+        .with_journal_bytes(8 * 1024)
         .with_retention(RetentionPolicy { agent: Retention::UNBOUNDED, town: Retention::UNBOUNDED })
 }

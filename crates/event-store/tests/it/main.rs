@@ -7,6 +7,9 @@ mod corruption;
 mod crash;
 mod equivalence;
 mod memory;
+mod migrating;
 mod opening;
 mod sqlite;
+#[cfg(target_os = "linux")]
+mod traced;
 mod verify;
