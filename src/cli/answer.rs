@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use protocol::{
-    AgentId, Command, PermissionReply,
+    AgentId, Command, ErrorCode, PermissionReply,
     limits::PAGE_EVENTS_MAX,
     view::{Ask, PendingAsk, SessionView},
 };
@@ -152,7 +152,13 @@ pub(super) async fn view_of(server: &Server, agent: &AgentId) -> anyhow::Result<
     let mut cursor = None;
     loop {
         let page = relay.page(&log, cursor.as_ref(), PAGE_EVENTS_MAX, Duration::ZERO).await;
-        let page = page.map_err(|error| explain_relay(relay, error))?;
+        let page = match page {
+            Ok(page) => page,
+            Err(error) if error.code() == Some(ErrorCode::UnknownLog) => {
+                return Err(server.why_offline(agent).await);
+            }
+            Err(error) => return Err(explain_relay(relay, error)),
+        };
         if page.gap.is_some() && cursor.is_some() {
             // What was read before may rest on events that are lost.
             view = SessionView::default();

@@ -98,6 +98,11 @@ impl Server {
             .context("a command id is made of hex digits")?;
         let relay = self.relay().await?;
         match relay.command(agent, id, command).await {
+            Ok(CommandResult { ok: false, error: Some(detail), .. })
+                if detail.code == ErrorCode::AgentOffline =>
+            {
+                Err(self.why_offline(agent).await)
+            }
             Ok(CommandResult { ok: false, error: Some(detail), .. }) => {
                 Err(Refusal::because(Exit::of(detail.code), detail.message))
             }
@@ -106,6 +111,19 @@ impl Server {
             }
             Ok(result) => Ok(result),
             Err(error) => Err(explain_relay(relay, error)),
+        }
+    }
+
+    /// Why an agent has no wrapper, or no log: nobody knows it, or it does not run.
+    pub(super) async fn why_offline(&self, agent: &AgentId) -> anyhow::Error {
+        match self.api(Verb::Get, &format!("agents/{agent}"), None).await {
+            Ok(_) => Refusal::because(
+                Exit::Conflict,
+                format!(
+                    "{agent} does not run, or its wrapper is not connected: `gastown agent start {agent}`"
+                ),
+            ),
+            Err(error) => error,
         }
     }
 
@@ -196,17 +214,23 @@ fn read_answer(status: u16, body: &[u8]) -> anyhow::Result<Value> {
     };
     if let Ok(Answer { error: Some(message), code, .. }) = serde_json::from_slice(body) {
         let code = code.and_then(|code| serde_json::from_value(code).ok());
-        return Err(Refusal::because(code.map_or(by_status, Exit::of), message));
+        let exit = code.map_or(by_status, Exit::of);
+        return Err(Refusal::because(exit, format!("{message}{}", what_to_do(exit))));
     }
     if let Ok(ErrorBody { error }) = serde_json::from_slice(body) {
         return Err(Refusal::because(Exit::of(error.code), error.message));
     }
-    let hint = if by_status == Exit::NotAllowed {
-        ": is the token the one of this server? (--token-file)"
-    } else {
-        ""
-    };
+    let hint = what_to_do(by_status);
     Err(Refusal::because(by_status, format!("the server answered with status {status}{hint}")))
+}
+
+/// What to do about a refusal.
+fn what_to_do(exit: Exit) -> &'static str {
+    match exit {
+        Exit::NotAllowed => "; is the token the one of this server? (--token-file, --data-dir)",
+        Exit::NotFound => "; `gastown agents` lists those that are there",
+        Exit::Done | Exit::Failed | Exit::Usage | Exit::NoServer | Exit::Conflict | Exit::Interrupted => "",
+    }
 }
 
 /// The token to show: the file that was named, else the environment's, else the operator's of the data directory.
@@ -254,7 +278,8 @@ mod tests {
         assert_eq!(data, serde_json::json!([1]));
         let error =
             read_answer(400, br#"{"success":false,"error":"no agent nux","code":"not_found"}"#).unwrap_err();
-        assert_eq!((error.to_string().as_str(), exit_of(&error)), ("no agent nux", Exit::NotFound));
+        let said = "no agent nux; `gastown agents` lists those that are there";
+        assert_eq!((error.to_string().as_str(), exit_of(&error)), (said, Exit::NotFound));
     }
 
     #[test]
