@@ -4,6 +4,7 @@ mod abort;
 mod agent;
 mod agents;
 mod answer;
+mod backup;
 mod completions;
 mod demo;
 mod exit;
@@ -11,12 +12,14 @@ mod paint;
 mod progress;
 mod prompt;
 mod relay;
+mod search;
 mod server;
 mod serving;
 mod share;
 mod signals;
 mod token;
 mod up;
+mod verify;
 mod watch;
 mod wrapper;
 
@@ -67,6 +70,10 @@ enum Sub {
     Abort(abort::Abort),
     Watch(watch::Watch),
     Share(share::Share),
+    Search(search::SearchCommand),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
+    Verify(verify::Verify),
     Token(token::Token),
     Completions(completions::Completions),
     Worker(up::Worker),
@@ -114,6 +121,10 @@ fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
         Sub::Abort(command) => in_runtime(command.run()),
         Sub::Watch(command) => in_runtime(command.run()),
         Sub::Share(command) => in_runtime(command.run()),
+        Sub::Search(command) => in_runtime(command.run()),
+        Sub::Backup(command) => in_runtime(command.run()),
+        Sub::Restore(command) => in_runtime(command.run()),
+        Sub::Verify(command) => in_runtime(command.run()),
         Sub::Token(command) => command.run(),
         Sub::Completions(command) => command.run(&mut Cli::command()),
         // Their exit codes are the wrapper's own.
