@@ -122,29 +122,31 @@ pub(crate) struct About {
     pub(crate) title: &'static str,
     /// What an ack says of the disk.
     pub(crate) durability: &'static str,
+    /// What is acked survives a loss of power.
+    pub(crate) is_synced: bool,
     /// Late joiners can read what was.
     pub(crate) keeps_history: bool,
 }
 
 impl PeerKind {
     pub(crate) fn about(self) -> About {
-        let about = |title, durability, keeps_history| About { title, durability, keeps_history };
-        match self {
+        let (title, durability, is_synced, keeps_history) = match self {
             Self::Gastown => {
-                about("**gastown-relay**", "SQLite, synced before the ack and before anybody sees it", true)
+                ("**gastown-relay**", "SQLite, synced before the ack and before anybody sees it", true, true)
             }
-            Self::Floor => about("floor", "nothing is stored", false),
-            Self::FloorPerEvent => about("floor, a write per event", "nothing is stored", false),
-            Self::RedisPubsub => about("Redis pub/sub", "nothing is stored", false),
-            Self::RedisStream => about("Redis stream", "append-only file, synced each second", true),
+            Self::Floor => ("floor", "nothing is stored", false, false),
+            Self::FloorPerEvent => ("floor, a write per event", "nothing is stored", false, false),
+            Self::RedisPubsub => ("Redis pub/sub", "nothing is stored", false, false),
+            Self::RedisStream => ("Redis stream", "append-only file, synced each second", false, true),
             Self::RedisStreamAlways => {
-                about("Redis stream, always", "append-only file, synced before the ack", true)
+                ("Redis stream, always", "append-only file, synced before the ack", true, true)
             }
-            Self::Nats => about("NATS", "nothing is stored", false),
-            Self::Jetstream => about("NATS JetStream", "file, synced every two minutes", true),
-            Self::Nchan => about("Nchan", "shared memory", true),
-            Self::S2Lite => about("s2-lite", "local files, flushed and synced every 5 ms", true),
-        }
+            Self::Nats => ("NATS", "nothing is stored", false, false),
+            Self::Jetstream => ("NATS JetStream", "file, synced every two minutes", false, true),
+            Self::Nchan => ("Nchan", "shared memory", false, true),
+            Self::S2Lite => ("s2-lite", "local files, synced every 5 ms, before the ack", true, true),
+        };
+        About { title, durability, is_synced, keeps_history }
     }
 
     /// Its version, if it can be started here.

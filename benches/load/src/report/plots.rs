@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use plotters::{
-    chart::{ChartBuilder, LabelAreaPosition, SeriesLabelPosition},
-    element::{Circle, PathElement},
+    chart::{ChartBuilder, LabelAreaPosition},
+    element::{Circle, PathElement, Text},
     prelude::{IntoDrawingArea as _, IntoLogRange as _, LineSeries, RGBColor, SVGBackend, WHITE},
-    style::{BLACK, Color as _, IntoFont as _, ShapeStyle},
+    style::{Color as _, IntoFont as _, ShapeStyle},
 };
 
 use crate::{
@@ -17,7 +17,9 @@ use crate::{
     workload::Workload,
 };
 
-const SIZE: (u32, u32) = (640, 400);
+const SIZE: (u32, u32) = (760, 380);
+/// Where the plot ends and the names of its lines begin.
+const PLOT_WIDTH: i32 = 580;
 /// Colours that all eyes tell apart (Okabe and Ito).
 const COLOURS: [RGBColor; 4] =
     [RGBColor(213, 94, 0), RGBColor(86, 180, 233), RGBColor(0, 158, 115), RGBColor(130, 100, 160)];
@@ -126,6 +128,7 @@ impl Plot {
         let (along, up) = (range(lines, |point| point.0), range(lines, |point| point.1));
         let mut chart = ChartBuilder::on(&area)
             .margin(12)
+            .margin_right(SIZE.0 - PLOT_WIDTH.unsigned_abs())
             .caption(self.title, (FONT, 17).into_font())
             .set_label_area_size(LabelAreaPosition::Left, 60)
             .set_label_area_size(LabelAreaPosition::Bottom, 42)
@@ -140,22 +143,15 @@ impl Plot {
             .label_style((FONT, 13))
             .axis_desc_style((FONT, 14))
             .draw()?;
+        // The names stand beside the lines, not over them.
+        let (left, mut down) = (PLOT_WIDTH + 8, 50);
         for ((name, points), colour) in lines.iter().zip(COLOURS) {
             let style = ShapeStyle { color: colour.to_rgba(), filled: true, stroke_width: 2 };
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), style))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+            chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
             chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, style)))?;
-        }
-        if lines.len() > 1 {
-            chart
-                .configure_series_labels()
-                .position(SeriesLabelPosition::UpperLeft)
-                .background_style(WHITE.mix(0.85))
-                .border_style(BLACK.mix(0.2))
-                .label_font((FONT, 13))
-                .draw()?;
+            area.draw(&PathElement::new([(left, down), (left + 18, down)], style))?;
+            area.draw(&Text::new(name.clone(), (left + 24, down - 7), (FONT, 13)))?;
+            down += 22;
         }
         area.present()?;
         Ok(())
