@@ -93,6 +93,9 @@ pub(crate) struct Change {
     pub(crate) floor: Seq,
     /// What the caller is told.
     pub(crate) appended: Appended,
+    /// How many events the floor took.
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only durable backends count them"))]
+    pub(crate) pruned: u64,
     /// The newest producer, if it is other than before.
     #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only durable backends write it"))]
     pub(crate) producer: Option<ProducerState>,
@@ -175,12 +178,13 @@ impl LogState {
         };
         let appended = events.len();
         let (stored, obsolete) = self.push(events);
-        self.prune();
+        let pruned = self.prune();
         let stored = stored.into_iter().filter(|s| s.record.seq > self.floor).collect();
         Ok(Change {
             stored,
             obsolete,
             floor: self.floor,
+            pruned,
             appended: Appended { epoch: self.epoch.clone(), head: self.head, appended, acked },
             producer,
         })
@@ -222,13 +226,15 @@ impl LogState {
         (stored, obsolete)
     }
 
-    /// Raises the floor until the log keeps to its retention. The newest event always stays.
-    fn prune(&mut self) {
+    /// Raises the floor until the log keeps to its retention; says how many events that took. The newest always stays.
+    fn prune(&mut self) -> u64 {
+        let before = self.index.events();
         let Retention { events, bytes, idle: _ } = self.retention;
         while self.index.events() > 1 && (self.index.events() > events || self.index.bytes() > bytes) {
             let Some(oldest) = self.index.pop_oldest() else { break };
             self.floor = oldest;
         }
+        before - self.index.events()
     }
 }
 

@@ -3,6 +3,7 @@
 mod backup;
 mod block;
 mod checksum;
+mod figures;
 mod file;
 mod filing;
 mod group;
@@ -45,7 +46,7 @@ use self::{
 };
 use crate::{
     Append, AppendError, Appended, Bounds, EventStore, LogSummary, Page, ProducerState, ReadError, ReadLimit,
-    Snapshot, StoreError, Tail, TextSearch, epochs::Epochs,
+    Snapshot, StoreError, StoreFigures, Tail, TextSearch, epochs::Epochs,
 };
 
 /// Appends that may wait for the writer before callers wait to hand theirs in: two full commits of single events.
@@ -245,6 +246,10 @@ impl EventStore for SqliteStore {
 
     async fn prune_idle(&self, now: Timestamp) -> Result<u64, StoreError> {
         self.write(|reply| Job::PruneIdle { now, reply }).await
+    }
+
+    fn figures(&self) -> StoreFigures {
+        self.live.counts.figures(&self.path, &self.live.list())
     }
 
     fn text_search(&self) -> Option<&dyn TextSearch> {

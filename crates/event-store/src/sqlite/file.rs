@@ -17,9 +17,11 @@ pub(super) const SCHEMA_VERSION: i32 = 2;
 /// A segment is a few pages: large ones are read from a cold disk with fewer seeks, small ones write less.
 const PAGE_BYTES: u64 = 16 * 1024;
 /// The write-ahead log is cut back to this after a checkpoint.
-pub(super) const WAL_BYTES: u64 = 64 * 1024 * 1024;
-/// Pages in the write-ahead log after which a commit checkpoints: 64 MiB.
-const CHECKPOINT_PAGES: u32 = 4096;
+const WAL_BYTES: u64 = 64 * 1024 * 1024;
+/// Pages in the write-ahead log after which the writer checkpoints: 64 MiB.
+pub(super) const CHECKPOINT_PAGES: u32 = 4096;
+/// SQLite checkpoints within the commit at this many, should the writer not see how many there are.
+const AUTOCHECKPOINT_PAGES: u32 = 4 * CHECKPOINT_PAGES;
 /// Compiled statements that a connection keeps: all there are.
 const STATEMENTS: usize = 64;
 
@@ -204,7 +206,7 @@ fn configure(conn: &Connection, options: &SqliteOptions) -> rusqlite::Result<()>
         Durability::Normal => "NORMAL",
     };
     conn.execute_batch(&format!(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous}; PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES};
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous}; PRAGMA wal_autocheckpoint={AUTOCHECKPOINT_PAGES};
          PRAGMA journal_size_limit={WAL_BYTES}; PRAGMA cache_size=-16384; PRAGMA cell_size_check=ON;"
     ))?;
     if let Some(bytes) = options.max_bytes {

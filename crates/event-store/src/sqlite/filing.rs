@@ -49,6 +49,8 @@ pub(super) struct Filed {
     drafts: BTreeMap<i64, Draft>,
     /// Rows that the journal does not have any more.
     rows: usize,
+    /// Events that are in segments now.
+    pub(super) events: u64,
 }
 
 /// How a log will be filed.
@@ -110,6 +112,7 @@ impl Backlog {
         if filed.rows > 0 {
             journal::delete_before(conn, first_kept)?;
         }
+        filed.events = done as u64;
         for (id, draft) in &mut filed.drafts {
             draft.finish(conn, *id)?;
         }

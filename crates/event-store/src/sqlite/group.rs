@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use protocol::{LogId, Seq};
@@ -10,6 +11,7 @@ use rusqlite::Connection;
 
 use super::{
     block::Block,
+    figures::{self, Commit},
     filing::{Backlog, Filed, Row},
     live::{Kept, Live, LiveLogs, Published},
     readers, search,
@@ -76,6 +78,8 @@ pub(super) struct Group<'a> {
     rows: Vec<Row>,
     /// What becomes of the search index.
     index: search::Changes,
+    begun: Instant,
+    commit: Commit,
 }
 
 /// What this transaction did to a log.
@@ -101,6 +105,8 @@ impl<'a> Group<'a> {
             touched: BTreeMap::new(),
             rows: Vec::new(),
             index: search::Changes::default(),
+            begun: figures::now(),
+            commit: Commit::default(),
         }
     }
 
@@ -108,6 +114,7 @@ impl<'a> Group<'a> {
     pub(super) fn begin(&mut self, events: usize) -> rusqlite::Result<()> {
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         self.filed = self.logs.backlog.file(self.conn, events * 2)?;
+        self.commit.filed = self.filed.events;
         for (log, through) in self.filed.pruned() {
             self.index.forget_through(log, through);
         }
@@ -145,7 +152,8 @@ impl<'a> Group<'a> {
 
     /// After the commit: shows everybody what is there.
     pub(super) fn publish(self) {
-        let Self { live, logs, filed, touched, rows, .. } = self;
+        let Self { live, logs, filed, touched, rows, begun, commit, .. } = self;
+        live.counts.committed(commit, begun);
         logs.backlog.publish(filed, live.hot);
         for (log, Touched { removed, created, stored, obsolete, producer }) in touched {
             if let Some(removed) = removed {
@@ -203,7 +211,10 @@ impl<'a> Group<'a> {
 
     /// Does to the database what the rules did to the state.
     fn write(&mut self, log: &LogId, change: Change) -> rusqlite::Result<Appended> {
-        let Change { stored, obsolete: gone, floor: _, appended, producer } = change;
+        let Change { stored, obsolete: gone, floor: _, pruned, appended, producer } = change;
+        self.commit.appended += appended.appended as u64;
+        self.commit.compacted += gone.len() as u64;
+        self.commit.pruned += pruned;
         let touched = self.touched.entry(log.clone()).or_default();
         let open = self.logs.open.get_mut(log).expect("a log that is written is open");
         open.used = self.logs.tick;
@@ -264,6 +275,7 @@ impl<'a> Group<'a> {
         }
         let open = self.logs.open.get_mut(log).expect("it was just loaded");
         let pruned = open.state.empty();
+        self.commit.pruned += pruned;
         self.index.forget_through(open.id, open.state.bounds().floor);
         let change = open.state.append(log, Append::default()).expect("nothing can be wrong with nothing");
         self.write(log, change)?;

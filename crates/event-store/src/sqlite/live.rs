@@ -11,7 +11,7 @@ use std::{
 use protocol::{LogId, Seq, Timestamp};
 
 pub(super) use self::{kept::Kept, ring::HotLimit};
-use super::tables::logs::Filing;
+use super::{figures::Counts, tables::logs::Filing};
 use crate::{
     Head, HeadFeed, LogSummary, Page, ProducerState, ReadError, ReadLimit, RetentionPolicy, StoreError, Tail,
     rules::{Header, Stored},
@@ -21,6 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct LiveLogs {
     pub(super) hot: HotLimit,
+    pub(super) counts: Counts,
     /// Keyed by name, so that listing is in order. A log that is only followed has nothing `kept`.
     by_name: Mutex<BTreeMap<LogId, Arc<Live>>>,
     /// Why the store is closed, once it is.
@@ -59,7 +60,7 @@ pub(super) enum Found {
 
 impl LiveLogs {
     pub(super) fn new(hot: HotLimit) -> Self {
-        Self { hot, by_name: Mutex::default(), closed: OnceLock::new() }
+        Self { hot, counts: Counts::default(), by_name: Mutex::default(), closed: OnceLock::new() }
     }
 
     /// Follows a log, whether it is there or not.
@@ -96,7 +97,10 @@ impl LiveLogs {
         let kept_log = kept.as_ref().ok_or_else(unknown)?;
         match kept_log.page(after, limit) {
             Some(Ok(page)) => Ok(Found::Page(page)),
-            Some(Err(seq)) => Err(ReadError::Corrupt { log: log.clone(), seq }),
+            Some(Err(seq)) => {
+                self.counts.found_damage();
+                Err(ReadError::Corrupt { log: log.clone(), seq })
+            }
             None => {
                 let (id, filing) = (kept_log.id, kept_log.filing);
                 drop(kept);

@@ -77,8 +77,14 @@ fn copy(old: &Connection, new: &Connection) -> rusqlite::Result<Result<(), Damag
         logs::update(new, &LogRow { id: new_id, log, header, producers, filing })?;
         match read_snapshot(old, id)? {
             Some(Ok(snapshot)) => snapshots::put(new, new_id, &snapshot)?,
-            // It can be made again from the events.
-            Some(Err(Damaged)) | None => {}
+            Some(Err(Damaged)) => {
+                let log = &row.get::<_, String>(1)?;
+                tracing::warn!(
+                    log,
+                    "a damaged snapshot was left out: its owner makes it again from the events"
+                );
+            }
+            None => {}
         }
     }
     Ok(Ok(()))

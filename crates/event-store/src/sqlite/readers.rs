@@ -85,7 +85,10 @@ pub(super) fn page(
                 from = filed.through;
             }
             Some(Ok(page)) => return Ok(page),
-            Some(Err(seq)) => return Err(ReadError::Corrupt { log: log.clone(), seq }),
+            Some(Err(seq)) => {
+                live.counts.found_damage();
+                return Err(ReadError::Corrupt { log: log.clone(), seq });
+            }
             None => {}
         }
     }

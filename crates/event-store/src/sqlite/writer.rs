@@ -1,13 +1,20 @@
 //! The one thread that writes: it takes what waits, up to a bound, and commits it in one transaction.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use protocol::{LogId, Timestamp};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    file::WAL_BYTES,
+    figures,
+    file::CHECKPOINT_PAGES,
     group::{Group, Logs, Outcome},
     live::LiveLogs,
     search::Index,
@@ -18,8 +25,8 @@ use crate::{Append, AppendError, Appended, ReadError, Snapshot, StoreError};
 const GROUP_EVENTS: usize = 512;
 /// Their bytes at most.
 const GROUP_BYTES: usize = 1024 * 1024;
-/// Commits between two looks at the size of the write-ahead log.
-const COMMITS_PER_WAL_CHECK: u32 = 256;
+/// How long a statement waits for a lock that another connection of this process has.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -48,7 +55,10 @@ pub(super) struct Writer {
     pub(super) live: Arc<LiveLogs>,
     pub(super) logs: Logs,
     index: Index,
-    commits: u32,
+    /// The index of the write-ahead log.
+    wal_index: Option<File>,
+    /// As many frames make the next checkpoint.
+    checkpoint_at: u32,
 }
 
 /// What a failed transaction means for what comes after it.
@@ -70,7 +80,10 @@ impl Writer {
         logs: Logs,
         index: Index,
     ) -> Self {
-        Self { conn, path, live, logs, index, commits: 0 }
+        let mut wal_index = path.as_os_str().to_owned();
+        wal_index.push("-shm");
+        let wal_index = File::open(wal_index).ok();
+        Self { conn, path, live, logs, index, wal_index, checkpoint_at: CHECKPOINT_PAGES }
     }
 
     /// Works until every handle is gone and all that was queued is done, or until the disk fails.
@@ -158,19 +171,35 @@ impl Writer {
         }
     }
 
-    /// Commits checkpoint by themselves, but readers can keep them from starting the log over for as long as one
-    /// begins before another ends. So beyond a size the writer waits for them.
+    /// Copies the write-ahead log into the database once it is long, after the commit was answered. It is started over at
+    /// the same time if nobody is reading from it; nobody is waited for, since a reader may be a backup that takes its time.
     fn check_wal(&mut self) -> rusqlite::Result<()> {
-        self.commits += 1;
-        if !self.commits.is_multiple_of(COMMITS_PER_WAL_CHECK) {
+        let frames = self.wal_frames();
+        if frames < CHECKPOINT_PAGES {
+            self.checkpoint_at = CHECKPOINT_PAGES;
+        }
+        if frames < self.checkpoint_at {
             return Ok(());
         }
-        let mut name = self.path.as_os_str().to_owned();
-        name.push("-wal");
-        if std::fs::metadata(&name).is_ok_and(|wal| wal.len() > WAL_BYTES) {
-            return self.conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
-        }
+        let begun = figures::now();
+        self.conn.busy_timeout(Duration::ZERO)?;
+        // That somebody was reading is in its answer, and no error.
+        self.conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+        self.conn.busy_timeout(BUSY)?;
+        self.live.counts.checkpointed(begun);
+        self.checkpoint_at = frames + CHECKPOINT_PAGES / 4;
         Ok(())
+    }
+
+    /// Frames in the write-ahead log: `mxFrame` of the index that SQLite keeps of it (its file format, 2.2).
+    fn wal_frames(&self) -> u32 {
+        const MX_FRAME_AT: u64 = 16;
+        let mut frames = [0; 4];
+        let read = self.wal_index.as_ref().map(|mut file| {
+            file.seek(SeekFrom::Start(MX_FRAME_AT)).and_then(|_| file.read_exact(&mut frames))
+        });
+        // Without it the bound that SQLite keeps by itself remains.
+        if matches!(read, Some(Ok(()))) { u32::from_ne_bytes(frames) } else { 0 }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use gastown_event_store::{
-    Append, AppendError, EventStore, OpenError, ReadError, ReadLimit, Retention, RetentionPolicy,
+    Append, AppendError, Durability, EventStore, OpenError, ReadError, ReadLimit, Retention, RetentionPolicy,
     SqliteOptions, SqliteStore, StoreError,
 };
 use protocol::{LogId, NewEvent, Seq, Timestamp};
@@ -174,6 +174,55 @@ async fn a_full_disk_refuses_the_append_and_takes_the_next_that_fits() {
     assert!(matches!(store.bounds(&other).await, Err(ReadError::UnknownLog { .. })));
     store.remove(&log()).await.unwrap();
     assert_eq!(store.append(&other, Append::of(events(0..1_000))).await.unwrap().head, Seq::new(1_000));
+}
+
+#[tokio::test]
+async fn figures_say_what_was_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("events.db");
+    let retention = Retention { events: 50, ..Retention::AGENT };
+    let policy = RetentionPolicy { agent: retention, town: Retention::UNBOUNDED };
+    let options = SqliteOptions::default().with_journal_bytes(0).with_retention(policy);
+    let store = SqliteStore::open(&path, options).unwrap();
+    for n in 0..3 {
+        store.append(&log(), Append::of(events(n * 20..n * 20 + 20))).await.unwrap();
+    }
+    let figures = store.figures();
+    assert_eq!((figures.logs, figures.events, figures.commits), (1, 50, 3));
+    assert_eq!((figures.appended, figures.pruned, figures.compacted, figures.corrupt), (60, 10, 0, 0));
+    assert_eq!(figures.filed, 40, "what the first two commits wrote");
+    assert!(
+        figures.bytes > figures.wal_bytes && figures.wal_bytes > 0 && figures.commit_nanos > 0,
+        "{figures:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_write_ahead_log_stays_bounded_and_a_reader_in_its_way_stalls_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("events.db");
+    let retention = Retention { events: 5, ..Retention::AGENT };
+    let policy = RetentionPolicy { agent: retention, town: Retention::UNBOUNDED };
+    let options = SqliteOptions::default().with_durability(Durability::Normal).with_retention(policy);
+    let store = SqliteStore::open(&path, options).unwrap();
+    let large = NewEvent::of(Timestamp::from_unix_ms(0), "file.edited", &"x".repeat(1_000_000)).unwrap();
+    let append = async |count| {
+        for _ in 0..count {
+            store.append(&log(), Append::of(vec![large.clone()])).await.unwrap();
+        }
+        store.figures()
+    };
+    let before = append(150).await;
+    assert!(before.checkpoints > 1 && before.wal_bytes < 80_000_000, "{before:?}");
+    let reader = rusqlite::Connection::open(&path).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM logs;").unwrap();
+    let with_reader = append(150).await;
+    assert!(with_reader.wal_bytes > before.wal_bytes, "{with_reader:?}");
+    // One that waited for the reader would take five seconds.
+    let checkpoints = with_reader.checkpoints - before.checkpoints;
+    assert!((with_reader.checkpoint_nanos - before.checkpoint_nanos) / checkpoints < 4_000_000_000);
+    drop(reader);
+    assert!(append(150).await.wal_bytes <= with_reader.wal_bytes + 80_000_000);
 }
 
 fn open(path: &Path) -> Result<SqliteStore, OpenError> {
