@@ -142,10 +142,8 @@ impl Model {
 
     /// What the agent does just now.
     pub(crate) fn doing(&self) -> Doing {
-        match self.said_doing() {
-            Doing::Busy if self.stalled => Doing::Stalled,
-            said => said,
-        }
+        let said = self.said_doing();
+        if said == Doing::Busy && self.stalled { Doing::Stalled } else { said }
     }
 
     /// What it does as far as was said. An open ask counts more than what the wrapper says: it may not have said it yet.

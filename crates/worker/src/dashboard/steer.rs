@@ -41,8 +41,7 @@ pub(super) async fn steer(
                 .parse::<AgentId>()
                 .map_or_else(|_| "/agents".to_owned(), |agent| format!("/agents/{agent}"));
             let town = dashboard.worker.town_id().as_str();
-            let page =
-                page::message::refusal(town, None, "That did not work", &refused.words, Some(&back));
+            let page = page::message::refusal(town, None, "That did not work", &refused.words, Some(&back));
             (refused.status(), [(header::CONTENT_TYPE, "text/html; charset=utf-8")], page.into_string())
                 .into_response()
         }

@@ -179,7 +179,18 @@ fn filters(view: &SessionView) -> Markup {
                     commands += usize::from(kind == Kind::Bash);
                     errors += usize::from(tool_kind::has_failed(call));
                 }
-                _ => {}
+                PartBody::Reasoning(_)
+                | PartBody::File(_)
+                | PartBody::StepStart(_)
+                | PartBody::StepFinish(_)
+                | PartBody::Patch(_)
+                | PartBody::Snapshot(_)
+                | PartBody::Agent(_)
+                | PartBody::Retry(_)
+                | PartBody::Subtask(_)
+                | PartBody::Compaction(_)
+                | PartBody::Unknown
+                | _ => {}
             }
         }
     }

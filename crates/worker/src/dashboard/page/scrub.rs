@@ -168,7 +168,19 @@ fn found(view: &SessionView, scope: &Scope) -> Vec<Mark> {
                         format!("{} {}", tool_kind::name(call), tool_kind::title(call, scope)),
                     )),
                     PartBody::Compaction(_) => Some(("fold", None, "context compacted".to_owned())),
-                    _ => None,
+                    PartBody::Text(_)
+                    | PartBody::Tool(_)
+                    | PartBody::Reasoning(_)
+                    | PartBody::File(_)
+                    | PartBody::StepStart(_)
+                    | PartBody::StepFinish(_)
+                    | PartBody::Patch(_)
+                    | PartBody::Snapshot(_)
+                    | PartBody::Agent(_)
+                    | PartBody::Retry(_)
+                    | PartBody::Subtask(_)
+                    | PartBody::Unknown
+                    | _ => None,
                 };
                 if let Some((icon, state, words)) = mark {
                     let element = transcript::part_id(part);

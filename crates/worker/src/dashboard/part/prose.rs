@@ -231,7 +231,11 @@ mod tests {
     }
 
     fn scope() -> Scope {
-        Scope { agent: "toast".parse().unwrap(), reader: crate::dashboard::part::Reader::Steers, directory: String::new() }
+        Scope {
+            agent: "toast".parse().unwrap(),
+            reader: crate::dashboard::part::Reader::Steers,
+            directory: String::new(),
+        }
     }
 
     fn text(text: &str) -> TextPart {
