@@ -67,8 +67,11 @@ pub trait Frame: Serialize + DeserializeOwned {
     }
 }
 
-/// What is looked at before anything is parsed.
-fn check(text: &[u8], max_bytes: usize) -> Result<(), DecodeError> {
+/// What is looked at before anything is parsed: its size, and how deep it is nested.
+///
+/// # Errors
+/// [`DecodeError::TooLarge`], [`DecodeError::TooDeep`].
+pub fn check(text: &[u8], max_bytes: usize) -> Result<(), DecodeError> {
     if text.len() > max_bytes {
         return Err(DecodeError::TooLarge { len: text.len(), limit: max_bytes });
     }

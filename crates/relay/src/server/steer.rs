@@ -9,7 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use protocol::{Command, CommandId, CommandResult, ErrorCode, ErrorDetail, LogId, NewEvent, ProducerId, Seq};
+use protocol::{
+    Command, CommandId, CommandResult, ErrorCode, ErrorDetail, LogId, NewEvent, ProducerId, Seq, codec,
+    limits,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use store::{Append, ProducerBatch};
 
@@ -106,6 +109,8 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
         }
         Err(_) => return Err(Problem::new(ErrorCode::Stalled, "the body did not arrive in time")),
     };
+    codec::check(&bytes, limits::INGEST_FRAME_BYTES)
+        .map_err(|error| Problem::new(error.code(), error.to_string()))?;
     serde_json::from_slice(&bytes).map_err(|error| Problem::new(ErrorCode::BadRequest, error.to_string()))
 }
 

@@ -8,12 +8,14 @@ mod bad_input;
 #[cfg(feature = "bin")]
 mod binary;
 mod corpus;
+mod hostile;
 mod life;
 mod limits;
 mod metrics;
 mod readers;
 mod restored;
 mod search;
+mod secrets;
 mod shares;
 mod support;
 mod websocket;

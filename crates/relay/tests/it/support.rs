@@ -1,6 +1,15 @@
 //! A relay, and what speaks to it.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    panic,
+    sync::{
+        Arc, Once,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use gastown_relay::{
@@ -33,7 +42,11 @@ pub(crate) struct Server {
     shutdown: CancellationToken,
     serving: JoinHandle<std::io::Result<()>>,
     _dir: Option<tempfile::TempDir>,
+    _panics: NoPanics,
 }
+
+/// P20: asserts at its end that nothing has panicked but a test: in a task, tokio would keep it to itself.
+struct NoPanics;
 
 impl Server {
     /// Over a store in memory.
@@ -68,7 +81,17 @@ impl Server {
             let (served, ()) = tokio::join!(serve, follow.0.follow(store, follow.1));
             served
         });
-        Self { relay, keys, tickets, shares, address, shutdown, serving, _dir: None }
+        Self {
+            relay,
+            keys,
+            tickets,
+            shares,
+            address,
+            shutdown,
+            serving,
+            _dir: None,
+            _panics: NoPanics::watch(),
+        }
     }
 
     /// Ends as a process does at SIGTERM.
@@ -168,6 +191,15 @@ impl Socket {
         self.0.get_mut()
     }
 
+    /// The next frame, or the code of the close.
+    pub(crate) async fn next_or_close(&mut self) -> Result<Value, u16> {
+        match within(self.0.next()).await {
+            Some(Ok(Message::Text(text))) => Ok(serde_json::from_str(&text).unwrap()),
+            Some(Ok(Message::Close(Some(close)))) => Err(close.code.into()),
+            other => panic!("a frame or a close was to come, not {other:?}"),
+        }
+    }
+
     /// The next frame but heartbeats.
     pub(crate) async fn next(&mut self) -> Value {
         serde_json::from_str(&self.next_text().await).unwrap()
@@ -216,6 +248,33 @@ pub(crate) fn hello(agent: &str, producer: &str, generation: u64) -> Value {
         "producer": producer, "generation": generation, "runtime": {"name": "scripted", "version": "1"}, "next": 1,
     })
 }
+
+impl NoPanics {
+    fn watch() -> Self {
+        static WATCH: Once = Once::new();
+        WATCH.call_once(|| {
+            let before = panic::take_hook();
+            panic::set_hook(Box::new(move |info| {
+                if info.location().is_some_and(|at| !at.file().contains("tests/")) {
+                    PANICS.fetch_add(1, Relaxed);
+                }
+                before(info);
+            }));
+        });
+        Self
+    }
+}
+
+impl Drop for NoPanics {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(PANICS.load(Relaxed), 0, "the relay panicked: see above");
+        }
+    }
+}
+
+/// Panics in this process that were no test's.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 /// A client for plain HTTP.
 pub(crate) fn http() -> reqwest::Client {
