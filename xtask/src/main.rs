@@ -2,6 +2,7 @@
 //! installs.
 #![expect(clippy::print_stdout, reason = "a developer command talks on the terminal")]
 
+mod autobahn;
 mod bench;
 mod command;
 mod fuzz;
@@ -28,6 +29,8 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         only: Vec<test::Stage>,
     },
+    /// Try the relay's WebSockets with Autobahn's test suite, where there is a Python 2.7.
+    Autobahn,
     /// Fuzz every decoder, or one of them, with libFuzzer.
     Fuzz {
         /// The target, as the folders in fuzz/corpus are named.
@@ -44,6 +47,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Autobahn => autobahn::run(),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Setup => setup::run(),
         Command::Bench(bench) => bench.run(),

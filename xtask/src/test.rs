@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::ValueEnum;
 
-use crate::{command, fuzz, promises::Promises, purity, setup};
+use crate::{autobahn, command, fuzz, promises::Promises, purity, setup};
 
 /// How long each decoder is fuzzed.
 const FUZZ_SECONDS: u64 = 20;
@@ -25,6 +25,8 @@ pub(crate) enum Stage {
     Docs,
     /// libFuzzer over every decoder.
     Fuzz,
+    /// Autobahn's WebSocket cases, where there is a Python 2.7.
+    Autobahn,
 }
 
 /// Installs what is missing, runs the stages, and prints the table *promise → tests*.
@@ -41,6 +43,7 @@ pub(crate) fn run(only: &[Stage]) -> anyhow::Result<()> {
             Stage::Clippy => clippy()?,
             Stage::Tests => tests()?,
             Stage::Fuzz => fuzz::run(None, FUZZ_SECONDS)?,
+            Stage::Autobahn => autobahn::run()?,
             Stage::Docs => {
                 command::run(
                     "cargo",
