@@ -57,9 +57,9 @@ impl Follow {
     pub(super) fn new(endpoint: Endpoint, log: LogId, from: Option<StartAt>, waits_for_log: bool) -> Self {
         let (report, connection) = watch::channel(Connection::Connecting);
         let start = Start { endpoint, log, from, waits_for_log, report };
-        let deliveries = stream::unfold(Stage::Start(start), |stage| async move {
+        let deliveries = stream::unfold(Stage::Start(Box::new(start)), |stage| async move {
             let mut driver = match stage {
-                Stage::Start(start) => Box::new(Driver::new(start)),
+                Stage::Start(start) => Box::new(Driver::new(*start)),
                 Stage::Running(driver) => driver,
                 Stage::Over => return None,
             };
@@ -94,7 +94,7 @@ impl Stream for Follow {
 
 /// What the stream is made of: nothing happens before it is polled.
 enum Stage {
-    Start(Start),
+    Start(Box<Start>),
     Running(Box<Driver>),
     Over,
 }

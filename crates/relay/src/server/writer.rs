@@ -2,7 +2,8 @@
 //!
 //! A commit makes a log *dirty*. The writer then makes its *pass*: it offers every viewer of the log what is new, as far as
 //! the viewer's socket takes it, in one write per viewer however many events there are. When the pass is over it says so,
-//! and whoever appended goes on ([`super::feed::Feeds::shown`]): producers are as fast as the viewers that read.
+//! and whoever waits for it to append more goes on ([`super::feed::Feeds::shown`]): producers are as fast as the viewers
+//! that read.
 //!
 //! What a viewer needs beside that (a read of the store, a command) is done by a task of its own, which brings its answer
 //! back here: the writer waits for nobody.
