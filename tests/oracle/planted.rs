@@ -242,7 +242,7 @@ fn caught(plant: impl Fn(&mut History), expected: impl Fn(&Violation) -> bool) {
 fn honest() -> History {
     let events: Vec<NewEvent> =
         (1..=LAST).map(|n| if n == REPLACED || n == REPLACED + 1 { todos(n) } else { file(n) }).collect();
-    let at = |n: &u64| events[usize::try_from(*n - 1).unwrap()].clone().at(Seq::new(*n));
+    let at = |n: &u64| events[usize::try_from(*n - 1).expect("a few")].clone().at(Seq::new(*n));
     let all: Vec<u64> = (1..=LAST).collect();
     let kept: Vec<u64> = (1..=LAST).filter(|n| *n != REPLACED).collect();
     let viewer = |name: &str, seen: &[u64]| Viewer {
@@ -273,7 +273,7 @@ fn append_unsent(history: &mut History, event: NewEvent, seq: u64) {
     for viewer in &mut history.viewers {
         viewer.seen.push(Seen::Event(event.clone()));
     }
-    history.committed.as_mut().unwrap().push(event.clone());
+    history.committed.as_mut().expect("it is there").push(event.clone());
     history.stored.push(event);
 }
 

@@ -1,6 +1,8 @@
 //! Real opencode and kilo servers, started by the wrapper and driven by the scripted model, offline: after each turn the
 //! viewer's fold is what the server itself answers about its session.
 
+mod acp;
+
 use std::path::Path;
 
 use protocol::{
@@ -192,6 +194,12 @@ impl Agent {
 
     /// Starts an agent whose server keeps snapshots of the work folder, or none.
     pub(crate) async fn start_with(server: Server, snapshots: bool) -> Self {
+        let runtime = json!({ "kind": server.runtime(), "agent_bin": server.binary() });
+        Self::start_as(server, runtime, snapshots).await
+    }
+
+    /// Starts an agent with a runtime of its own.
+    async fn start_as(server: Server, runtime: Value, snapshots: bool) -> Self {
         let model = ScriptedModel::start().await;
         let home = tempfile::tempdir().expect("a temporary folder");
         let directory = work_folder();
@@ -199,7 +207,7 @@ impl Agent {
         let id = gastown
             .start_agent(json!({
                 "name": "Toast", "role": "polecat", "directory": directory.path(), "start": true,
-                "runtime": { "kind": server.runtime(), "agent_bin": server.binary() },
+                "runtime": runtime,
             }))
             .await;
         let viewer = Viewer::of(&gastown.client(), log_of(&id));

@@ -67,7 +67,7 @@ impl Viewer {
         }
         history.viewers =
             viewers.into_iter().map(|viewer| ViewerHistory { stayed: true, ..viewer.history }).collect();
-        history.assert_holds("this test");
+        history.verdict().unwrap_or_else(|broken| panic!("{broken}"));
     }
 
     /// Reads on until the fold is as wanted; panics with `what` if that does not come.

@@ -26,7 +26,7 @@ async fn p1_p2_p5_p9_p10_p14_a_bad_network_on_both_sides_loses_and_repeats_nothi
         Weather::HalfOpen,
         Weather::Corrupted,
     ] {
-        println!("{weather:?}");
+        eprintln!("{weather:?}");
         for proxy in [&links, &streams] {
             let before = proxy.passed();
             proxy.set(weather);

@@ -67,9 +67,8 @@ impl SmallDisk {
         let piece = vec![0; 64 * 1024];
         let mut step = piece.len();
         while step > 0 {
-            match file.write(&piece[..step]) {
-                Ok(_) => {}
-                Err(_) => step /= 2,
+            if file.write_all(&piece[..step]).is_err() {
+                step /= 2;
             }
         }
         path

@@ -65,7 +65,7 @@ pub(crate) struct Watcher {
 
 impl Fleet {
     pub(crate) fn new(seed: u64) -> Self {
-        println!("seed {seed}");
+        eprintln!("seed {seed}");
         let quiet = watch::Sender::new(false);
         Self { seed, producers: Vec::new(), viewers: Vec::new(), tasks: JoinSet::new(), quiet }
     }
@@ -190,7 +190,7 @@ impl Fleet {
             history.sent = lock(&producer.sent).clone();
             let of_log = self.viewers.iter().filter(|watcher| watcher.log == log);
             history.viewers = of_log.map(Watcher::history).collect();
-            history.assert_holds(&format!("{log}, seed {}", self.seed));
+            history.verdict().unwrap_or_else(|broken| panic!("{log}, seed {}: {broken}", self.seed));
         }
     }
 }

@@ -30,7 +30,7 @@ async fn kill_repeatedly(kills: usize) {
         fleet.acks(acks).await;
         relay.assert_memory_bounded(12, 6);
         relay.kill9().await;
-        println!("kill {kill} after {acks} more acks, {} in all", fleet.acked());
+        eprintln!("kill {kill} after {acks} more acks, {} in all", fleet.acked());
         relay.start_again().await;
     }
     fleet.assert_history_holds(&relay).await;
