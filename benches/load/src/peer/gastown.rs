@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::SocketAddr,
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::Arc,
     time::Duration,
 };
@@ -37,9 +37,8 @@ pub(super) fn version(program: &Path) -> Result<String> {
 pub(super) fn start(program: &Path, directory: tempfile::TempDir) -> Result<Running> {
     let mut command = Command::new(program);
     command.args(["--listen", "127.0.0.1:0", "--open-metrics", "--data-dir", "."]);
-    command.env("RUST_LOG", "warn").stdout(Stdio::piped());
-    let mut process = Process::spawn(command, directory.path())?;
-    let output = process.child().stdout.take().context("its output is piped")?;
+    command.env("RUST_LOG", "warn");
+    let (process, output) = Process::spawn_piped(command, directory.path())?;
     let mut line = String::new();
     BufReader::new(output).read_line(&mut line)?;
     let address = line.trim().rsplit('/').next().and_then(|address| address.parse().ok());

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -37,23 +37,27 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a command in a directory; what it says goes to `server.log` there.
     pub(crate) fn spawn(mut command: Command, directory: &Path) -> Result<Self> {
-        let name =
-            Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let log = File::create(directory.join("server.log"))?;
-        command.current_dir(directory).stdin(Stdio::null()).stderr(log.try_clone()?);
-        if name != "gastown-relay" {
-            command.stdout(log);
-        }
+        command.stdout(log(directory)?);
+        Self::start(command, directory)
+    }
+
+    /// The same, but what it says on its output is the caller's to read.
+    pub(crate) fn spawn_piped(mut command: Command, directory: &Path) -> Result<(Self, ChildStdout)> {
+        command.stdout(Stdio::piped());
+        let mut process = Self::start(command, directory)?;
+        let output = process.child.stdout.take().context("its output is piped")?;
+        Ok((process, output))
+    }
+
+    fn start(mut command: Command, directory: &Path) -> Result<Self> {
+        let name = Path::new(command.get_program()).display().to_string();
+        command.current_dir(directory).stdin(Stdio::null()).stderr(log(directory)?);
         let child = command.spawn().with_context(|| format!("{name} did not start"))?;
         Ok(Self { child, name })
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
-    }
-
-    pub(crate) fn child(&mut self) -> &mut Child {
-        &mut self.child
     }
 
     /// Waits until it listens.
@@ -86,6 +90,10 @@ impl Drop for Process {
             pause(LOOK);
         }
     }
+}
+
+fn log(directory: &Path) -> Result<File> {
+    Ok(File::options().create(true).append(true).open(directory.join("server.log"))?)
 }
 
 /// A port that nobody listens on, as the system gives it.
