@@ -47,6 +47,7 @@ enum Sub {
 Examples:
   gastown agent start toast --runtime opencode               in this folder; `opencode` is on PATH
   gastown agent start nux --runtime kilo --dir ~/src/app --agent-bin ~/tools/node_modules
+  gastown agent start gem --runtime acp -- gemini --experimental-acp
   gastown agent start film --runtime replay --recording trace.jsonl --speed 4
   gastown agent start toast                                  again, as it was made")]
 struct Start {
@@ -65,6 +66,9 @@ struct Start {
     /// The agent server's binary, or a folder with node_modules in it [default: from PATH]
     #[arg(long, value_name = "PATH")]
     agent_bin: Option<PathBuf>,
+    /// The MCP servers that an ACP agent is to use: a JSON array, as its protocol has it
+    #[arg(long, value_name = "FILE")]
+    mcp_servers: Option<PathBuf>,
     /// The scenario that a scripted agent plays
     #[arg(long, value_name = "FILE", required_if_eq("runtime", "scripted"))]
     scenario: Option<PathBuf>,
@@ -77,6 +81,9 @@ struct Start {
     /// Do not wait until it is up
     #[arg(long)]
     no_wait: bool,
+    /// The command of an ACP agent, after `--`
+    #[arg(last = true, value_name = "COMMAND", required_if_eq("runtime", "acp"))]
+    command: Vec<String>,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -110,6 +117,8 @@ enum Runtime {
     Opencode,
     /// `kilo serve`
     Kilo,
+    /// Any agent of the Agent Client Protocol
+    Acp,
     /// A scenario file, no model
     Scripted,
     /// A recording of a real agent
@@ -180,6 +189,8 @@ impl Start {
             "runtime": {
                 "kind": word(&runtime),
                 "agent_bin": optional(self.agent_bin.as_deref())?,
+                "command": self.command,
+                "mcp_servers": optional(self.mcp_servers.as_deref())?,
                 "scenario": optional(self.scenario.as_deref())?,
                 "recording": optional(self.recording.as_deref())?,
                 "speed": self.speed,

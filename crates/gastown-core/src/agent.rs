@@ -172,11 +172,13 @@ words!(
 
 words!(
     /// What kind of agent server runs an agent.
-    RuntimeKind, "runtime", "opencode, kilo, scripted, replay" {
+    RuntimeKind, "runtime", "opencode, kilo, acp, scripted, replay" {
         /// `opencode serve`.
         Opencode = "opencode",
         /// `kilo serve`.
         Kilo = "kilo",
+        /// Any agent of the Agent Client Protocol.
+        Acp = "acp",
         /// A scenario file.
         Scripted = "scripted",
         /// A recording of a real agent server.
@@ -193,6 +195,12 @@ pub struct Runtime {
     /// The agent server's binary, where it is not the one on `PATH`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_bin: Option<String>,
+    /// The command of an `acp` agent, as its words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// The file with the MCP servers that an `acp` agent is to use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mcp_servers: Option<String>,
     /// The scenario file of a `scripted` agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenario: Option<String>,
@@ -211,13 +219,29 @@ impl Runtime {
     /// A runtime of this kind, without options.
     #[must_use]
     pub fn of(kind: RuntimeKind) -> Self {
-        Self { kind, agent_bin: None, scenario: None, recording: None, speed: None, repeat: false }
+        Self {
+            kind,
+            agent_bin: None,
+            command: Vec::new(),
+            mcp_servers: None,
+            scenario: None,
+            recording: None,
+            speed: None,
+            repeat: false,
+        }
     }
 
     /// With this agent server binary.
     #[must_use]
     pub fn with_agent_bin(mut self, path: impl Into<String>) -> Self {
         self.agent_bin = Some(path.into());
+        self
+    }
+
+    /// With this command, as its words.
+    #[must_use]
+    pub fn with_command<W: Into<String>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
+        self.command = words.into_iter().map(Into::into).collect();
         self
     }
 
@@ -273,7 +297,7 @@ mod tests {
     #[test]
     fn an_unknown_runtime_is_refused_with_the_known_ones() {
         let error = "codex".parse::<RuntimeKind>().unwrap_err();
-        assert_eq!(error.to_string(), "\"codex\" is no runtime: use one of opencode, kilo, scripted, replay");
+        assert_eq!(error.to_string(), "\"codex\" is no runtime: use one of opencode, kilo, acp, scripted, replay");
     }
 
     #[test]

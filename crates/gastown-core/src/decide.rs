@@ -271,7 +271,12 @@ fn check_runtime(runtime: &Runtime) -> Result<(), Rejection> {
     match runtime.kind {
         RuntimeKind::Scripted if runtime.scenario.is_none() => return missing("scenario"),
         RuntimeKind::Replay if runtime.recording.is_none() => return missing("recording"),
-        RuntimeKind::Opencode | RuntimeKind::Kilo | RuntimeKind::Scripted | RuntimeKind::Replay => {}
+        RuntimeKind::Acp if runtime.command.is_empty() => return missing("command"),
+        RuntimeKind::Opencode
+        | RuntimeKind::Kilo
+        | RuntimeKind::Acp
+        | RuntimeKind::Scripted
+        | RuntimeKind::Replay => {}
     }
     for (what, path) in [
         ("agent binary", &runtime.agent_bin),

@@ -37,6 +37,7 @@ fn what_cannot_work_is_not_registered() {
         ("a", Runtime::of(RuntimeKind::Kilo), "/src\n"),
         ("a", Runtime::of(RuntimeKind::Scripted), "/src"),
         ("a", Runtime::of(RuntimeKind::Replay), "/src"),
+        ("a", Runtime::of(RuntimeKind::Acp), "/src"),
         ("a", Runtime::of(RuntimeKind::Replay).with_recording("r.jsonl"), "/src"),
         ("a", Runtime::of(RuntimeKind::Kilo).with_agent_bin("kilo"), "/src"),
         ("a", Runtime::of(RuntimeKind::Kilo).with_speed("-1"), "/src"),

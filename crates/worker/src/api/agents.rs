@@ -56,6 +56,9 @@ pub(super) struct Registering {
 struct Running {
     kind: String,
     agent_bin: Option<String>,
+    #[serde(default)]
+    command: Vec<String>,
+    mcp_servers: Option<String>,
     scenario: Option<String>,
     recording: Option<String>,
     speed: Option<String>,
@@ -154,6 +157,8 @@ fn registration(body: Registering) -> Result<Registration, Failure> {
     };
     let mut runtime = Runtime::of(body.runtime.kind.parse::<RuntimeKind>().map_err(unknown)?);
     runtime.agent_bin = body.runtime.agent_bin;
+    runtime.command = body.runtime.command;
+    runtime.mcp_servers = body.runtime.mcp_servers;
     runtime.scenario = body.runtime.scenario;
     runtime.recording = body.runtime.recording;
     runtime.speed = body.runtime.speed;
@@ -169,9 +174,12 @@ async fn check_files(registration: &Registration) -> Result<(), Failure> {
     if directory.starts_with('/') && !is_folder {
         return Err(missing("directory", directory));
     }
-    for (what, path) in
-        [("scenario", &registration.runtime.scenario), ("recording", &registration.runtime.recording)]
-    {
+    let runtime = &registration.runtime;
+    for (what, path) in [
+        ("scenario", &runtime.scenario),
+        ("recording", &runtime.recording),
+        ("list of MCP servers", &runtime.mcp_servers),
+    ] {
         if let Some(path) = path
             && path.starts_with('/')
             && !tokio::fs::metadata(path).await.is_ok_and(|found| found.is_file())

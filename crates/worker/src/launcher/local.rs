@@ -237,6 +237,7 @@ fn arguments(spec: &LaunchSpec, folder: &Path) -> Vec<OsString> {
     let runtime = &agent.runtime;
     for (name, value) in [
         ("--agent-bin", &runtime.agent_bin),
+        ("--mcp-servers", &runtime.mcp_servers),
         ("--scenario", &runtime.scenario),
         ("--recording", &runtime.recording),
         ("--speed", &runtime.speed),
@@ -247,6 +248,11 @@ fn arguments(spec: &LaunchSpec, folder: &Path) -> Vec<OsString> {
     }
     if runtime.repeat {
         arguments.push("--repeat".into());
+    }
+    if !runtime.command.is_empty() {
+        arguments.push("--agent-command".into());
+        arguments.extend(runtime.command.iter().map(OsString::from));
+        arguments.push(";".into());
     }
     arguments
 }
