@@ -61,7 +61,10 @@ impl Bench {
             }
             Some(Action::Soak { minutes }) => {
                 harness.build()?;
-                harness.run("soak", &["--minutes", &minutes])
+                let results = root().join(SOAKED).display().to_string();
+                harness.run("soak", &["--minutes", &minutes, "--results", &results])?;
+                // Before the first full run there is nothing to write it beside.
+                if root().join(RESULTS).exists() { harness.report() } else { Ok(()) }
             }
             None => {
                 let is_full = !self.quick && self.only.is_none() && self.peer.is_none();
@@ -81,6 +84,9 @@ impl Bench {
 
 /// What the last full run has measured.
 const RESULTS: &str = "docs/benchmarks/results.jsonl";
+
+/// What the last soak has shown.
+const SOAKED: &str = "docs/benchmarks/soak.json";
 
 /// The built programs.
 struct Harness {

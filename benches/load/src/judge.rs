@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// Watches the numbers that one viewer receives.
 #[derive(Debug)]
 pub(crate) struct Judge {
@@ -15,7 +17,7 @@ pub(crate) struct Judge {
 }
 
 /// What is wrong with what viewers got.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Verdict {
     /// Events that were acked to the producer and never came.
     pub(crate) lost: u64,

@@ -19,9 +19,12 @@ mod run;
 mod wire;
 mod workload;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum as _};
 
 use crate::{
@@ -64,6 +67,9 @@ enum Command {
         /// For how long.
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
+        /// Where what was seen is written, as JSON.
+        #[arg(long, value_name = "FILE")]
+        results: PathBuf,
     },
     /// Writes tables and plots from what a run has written.
     Report {
@@ -117,7 +123,7 @@ fn main() -> Result<()> {
             };
             plan.run(&results, |line| println!("{line}"))
         }
-        Command::Soak { places, minutes } => soaked(&places, minutes),
+        Command::Soak { places, minutes, results } => soaked(&places, minutes, &results),
         Command::Report { results, into } => report::write(&results, &into),
     }
 }
@@ -126,7 +132,7 @@ fn or_all<T: Copy>(only: Vec<T>, all: &[T]) -> Vec<T> {
     if only.is_empty() { all.to_vec() } else { only }
 }
 
-fn soaked(places: &Places, minutes: f64) -> Result<()> {
+fn soaked(places: &Places, minutes: f64, results: &Path) -> Result<()> {
     std::fs::create_dir_all(&places.data)?;
     machine::raise_open_files()?;
     let (programs, data) = (places.programs(), &places.data);
@@ -138,7 +144,8 @@ fn soaked(places: &Places, minutes: f64) -> Result<()> {
         );
     })?;
     println!("{} events, {} joins, {:?}", soaked.events, soaked.joins, soaked.verdict);
-    println!("{} samples", soaked.samples.len());
+    std::fs::write(results, serde_json::to_vec(&soaked)?)
+        .with_context(|| format!("{} cannot be written", results.display()))?;
     if !soaked.faults.is_empty() {
         bail!("not flat: {}", soaked.faults.join("; "));
     }

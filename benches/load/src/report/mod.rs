@@ -1,7 +1,9 @@
 //! Tables and plots from what a run has written. No figure in `docs/benchmarks.md` is written by hand: what stands between
 //! two marks is replaced, all else stays.
 
+mod picture;
 mod plots;
+mod soaked;
 mod tables;
 mod targets;
 
@@ -19,7 +21,9 @@ pub(crate) fn write(results: &Path, into: &Path) -> Result<()> {
     let workloads = tables::TABLES
         .iter()
         .map(|(workload, _)| (name_of(*workload), tables::workload(&results, *workload)));
+    let not_soaked = || "\nnot measured\n\n".to_owned();
     let parts = [
+        ("soak".to_owned(), soaked::write(folder)?.unwrap_or_else(not_soaked)),
         ("machine".to_owned(), tables::machine(&results)),
         ("servers".to_owned(), tables::servers(&results)),
         ("targets".to_owned(), targets::table(&results)),

@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use soak::soak;
+pub(crate) use soak::{Sample, Soaked, soak};
 
 use crate::{
     client::Load,

@@ -3,11 +3,12 @@
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
 
 use super::{Bench, count, fast_load};
 use crate::{
     client::{Load, ViewerPlan, Viewers, produce},
-    clock::{now_ns, pause, seconds},
+    clock::{now_ns, pause, seconds, today},
     judge::Verdict,
     machine::{Reading, descriptors, threads},
     peer::Peer,
@@ -32,7 +33,7 @@ const NOISE: f64 = 0.05;
 const WAL_MIB: f64 = 256.0;
 
 /// What was seen at one time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) at_s: f64,
     pub(crate) memory_mib: f64,
@@ -43,8 +44,9 @@ pub(crate) struct Sample {
 }
 
 /// What came of it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Soaked {
+    pub(crate) started: String,
     pub(crate) samples: Vec<Sample>,
     pub(crate) events: u64,
     pub(crate) joins: u64,
@@ -55,6 +57,7 @@ pub(crate) struct Soaked {
 
 /// Runs 1,000 agents for so long, with 2,000 viewers of whom 100 are replaced each second.
 pub(crate) fn soak(bench: &Bench<'_>, time: Duration, mut tell: impl FnMut(&Sample)) -> Result<Soaked> {
+    let started = today();
     let (running, channels) = bench.start_with(AGENTS)?;
     let server = running.process.pid();
     let peer = Arc::clone(&running.peer);
@@ -94,6 +97,7 @@ pub(crate) fn soak(bench: &Bench<'_>, time: Duration, mut tell: impl FnMut(&Samp
     let (joins, verdict) = crowd.leave();
     let faults = faults(&samples, verdict);
     Ok(Soaked {
+        started,
         samples,
         events: produced.iter().map(|produced| produced.acked).sum(),
         joins,
