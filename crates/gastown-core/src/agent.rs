@@ -297,7 +297,10 @@ mod tests {
     #[test]
     fn an_unknown_runtime_is_refused_with_the_known_ones() {
         let error = "codex".parse::<RuntimeKind>().unwrap_err();
-        assert_eq!(error.to_string(), "\"codex\" is no runtime: use one of opencode, kilo, acp, scripted, replay");
+        assert_eq!(
+            error.to_string(),
+            "\"codex\" is no runtime: use one of opencode, kilo, acp, scripted, replay"
+        );
     }
 
     #[test]

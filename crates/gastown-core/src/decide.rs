@@ -8,8 +8,8 @@ use crate::{
     Agent, AgentPhase, By, Change, Command, Registration, Rejection, Request, Runtime, RuntimeKind, Share,
     StartCause, Town, TownEvent, WrapperExit,
     limits::{
-        AGENTS, KEY_BYTES, KEY_LIFE, LABEL_BYTES, PATH_BYTES, REASON_BYTES, RESTART_WINDOW, RESTARTS, SHARE_LIFE,
-        SHARES,
+        AGENTS, KEY_BYTES, KEY_LIFE, LABEL_BYTES, PATH_BYTES, REASON_BYTES, RESTART_WINDOW, RESTARTS,
+        SHARE_LIFE, SHARES,
     },
     restart,
 };
@@ -118,7 +118,10 @@ impl Town {
         if lasts < Duration::from_secs(1) || lasts > SHARE_LIFE {
             return Err(Rejection::BadExpiry);
         }
-        if label.as_ref().is_some_and(|label| label.len() > LABEL_BYTES || label.chars().any(char::is_control)) {
+        if label
+            .as_ref()
+            .is_some_and(|label| label.len() > LABEL_BYTES || label.chars().any(char::is_control))
+        {
             return Err(Rejection::BadLabel);
         }
         if self.shares(*issued).count() >= SHARES {

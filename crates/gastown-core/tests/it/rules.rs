@@ -246,7 +246,12 @@ fn a_share_link_has_a_life_and_a_label_within_limits() {
     assert!(town.ask(share("s1", year)).is_ok());
     let labelled = |label: String| {
         let Command::Share { agent, share, expires, .. } = share("s2", 1) else { unreachable!() };
-        Command::Share { agent, share, expires: expires.after(Duration::from_secs(1_000)), label: Some(label) }
+        Command::Share {
+            agent,
+            share,
+            expires: expires.after(Duration::from_secs(1_000)),
+            label: Some(label),
+        }
     };
     assert_eq!(town.ask(labelled("x".repeat(limits::LABEL_BYTES + 1))), Err(Rejection::BadLabel));
     assert_eq!(town.ask(labelled("a\nb".into())), Err(Rejection::BadLabel));
