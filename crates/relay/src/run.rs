@@ -220,7 +220,8 @@ impl Running {
             }
             relay.drain().await;
         };
-        let (served, (), ()) = tokio::join!(serving, ending, shares.follow(store, ends.clone()));
+        let (served, (), (), ()) =
+            tokio::join!(serving, ending, shares.follow(store, ends.clone()), relay.sweep());
         served.map_err(RunError::Listener)
     }
 }

@@ -187,9 +187,18 @@ impl Running {
             stop_serving.clone().cancelled_owned(),
         ));
         tokio::pin!(serving);
+        let relay = self.relay.clone();
+        let sweeping = async {
+            match &relay {
+                Some(relay) => relay.sweep().await,
+                // Another process keeps the store.
+                None => std::future::pending().await,
+            }
+        };
         let early = tokio::select! {
             () = shutdown => None,
             end = &mut serving => Some(end),
+            () = sweeping => None,
         };
         self.stop_engine.cancel();
         self.engine.await.expect("the engine does not panic");

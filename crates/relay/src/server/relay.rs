@@ -20,6 +20,9 @@ use super::{
 };
 use crate::{ApiError, AppendedAt, Delivery, Presence, RelayApi, auth::Authority};
 
+/// Between two looks for logs that nobody writes to any more. They are kept for days: an hour more is nothing.
+const SWEEP: Duration = Duration::from_secs(3600);
+
 /// How a relay behaves.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -111,6 +114,22 @@ impl Relay {
     /// Its routes (§4), to be served or merged into another router. Every one but the health checks asks the authority.
     pub fn router(&self) -> Router {
         routes::router(self)
+    }
+
+    /// Keeps the store to its retention by time (§11): empties logs that nobody wrote to for too long, now and once an hour, until
+    /// the relay is [drained](Self::drain). Of relays that share one store, one is enough.
+    pub async fn sweep(&self) {
+        let sweep = async {
+            loop {
+                match self.store().prune_idle(clock::now()).await {
+                    Ok(0) => {}
+                    Ok(events) => tracing::info!(events, "logs that nobody wrote to are emptied"),
+                    Err(error) => tracing::warn!(%error, "logs that nobody wrote to could not be emptied"),
+                }
+                tokio::time::sleep(SWEEP).await;
+            }
+        };
+        self.inner.stopped.run_until_cancelled(sweep).await;
     }
 
     /// Refuses new streams and links, ends those that are open, telling each when to come back (the times are spread,
@@ -244,5 +263,36 @@ impl Relay {
             self.metrics().appended(appended.appended, bytes, clock::instant() - began);
         }
         Ok(appended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Seq;
+    use store::{Append, MemoryStore, RetentionPolicy};
+
+    use super::*;
+    use crate::auth::{JwtAuthority, Keys, TicketBook};
+
+    #[tokio::test(start_paused = true)]
+    async fn logs_that_nobody_writes_to_are_emptied_again_and_again_until_the_drain() {
+        let store = Arc::new(MemoryStore::new(RetentionPolicy::default()));
+        let authority = JwtAuthority::new(Keys::random(), Arc::new(TicketBook::new(clock::now())));
+        let relay = Relay::new(store.clone(), Arc::new(authority), RelayConfig::default());
+        let sweeping = tokio::spawn({
+            let relay = relay.clone();
+            async move { relay.sweep().await }
+        });
+        for log in ["agent/first", "agent/second"] {
+            let log: LogId = log.parse().unwrap();
+            let old = NewEvent::of(Timestamp::from_unix_ms(0), "file.edited", &"a").unwrap();
+            store.append(&log, Append::of(vec![old])).await.unwrap();
+            // The clock is paused: this is as long as it takes until nothing else is due.
+            tokio::time::sleep(SWEEP).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(store.bounds(&log).await.unwrap().floor, Seq::new(1), "{log} is empty");
+        }
+        relay.drain().await;
+        sweeping.await.unwrap();
     }
 }
