@@ -258,7 +258,8 @@ impl SessionView {
         let answer = answer(reply);
         let raw = event.data.clone();
         let session = event.session.clone();
-        let ask = AnsweredAsk { id, session, seq: event.seq, time: event.time, asked, answer, raw, malformed };
+        let ask =
+            AnsweredAsk { id, session, seq: event.seq, time: event.time, asked, answer, raw, malformed };
         self.keep_ask(event, AskEntry::Answered(ask))
     }
 

@@ -174,7 +174,8 @@ fn asks_wait_oldest_first_until_they_are_answered() {
 
 #[test]
 fn p10_an_answer_says_what_was_asked_when_the_question_is_gone_from_the_log() {
-    let asked = json!({ "id": "per_1", "sessionID": "ses_1", "permission": "bash", "patterns": ["rm -rf x"] });
+    let asked =
+        json!({ "id": "per_1", "sessionID": "ses_1", "permission": "bash", "patterns": ["rm -rf x"] });
     let replied =
         json!({ "sessionID": "ses_1", "requestID": "per_1", "reply": "once", "asked": asked.clone() });
     let question = ("permission.asked", data(asked));
