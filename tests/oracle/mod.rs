@@ -48,7 +48,7 @@ pub(crate) struct Acked {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Viewer {
     pub(crate) name: String,
-    /// The position it began after.
+    /// The position it began after; zero is the beginning of what was kept when it came.
     pub(crate) start: Seq,
     pub(crate) seen: Vec<Seen>,
     /// Whether it stayed to the end, so that it must have everything.
@@ -224,13 +224,14 @@ fn newest<'a>(all: &mut BTreeMap<&'a str, u64>, name: &'a str, at: u64) {
     *found = at.max(*found);
 }
 
-/// The numbers that a `wrapper.events_dropped` stands for.
+/// The numbers that a `wrapper.events_dropped` stands for. What a relay acked and lost is no excuse: no run here restores a
+/// backup.
 fn dropped(event: &Event) -> Option<std::ops::RangeInclusive<u64>> {
     if event.kind.as_ref() != "wrapper.events_dropped" {
         return None;
     }
-    let EventsDropped { from, to, .. } = event.data.parse().ok()?;
-    Some(from..=to)
+    let EventsDropped { from, to, reason } = event.data.parse().ok()?;
+    (reason != "lost_by_relay").then_some(from..=to)
 }
 
 /// What a person sees of a view: its messages and parts as the agent's server would give them, and what is asked.

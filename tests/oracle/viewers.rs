@@ -44,7 +44,14 @@ impl Reader<'_> {
             self.broken(|viewer| Violation::OutOfOrder { viewer, seq });
             return false;
         }
-        for missed in log.due.range(self.cursor + 1..seq) {
+        // Who begins at the beginning of what is kept is owed nothing of what was pruned before.
+        if self.cursor == 0 && log.floor > 0 {
+            self.began_at = seq - 1;
+        }
+        for missed in log.due.range(self.began_at.max(self.cursor) + 1..seq) {
+            self.broken(|viewer| Violation::Missed { viewer, seq: *missed });
+        }
+        for (missed, _) in log.stored.range(self.cursor + 1..seq) {
             self.broken(|viewer| Violation::Missed { viewer, seq: *missed });
         }
         let was_committed = log.committed.as_ref().is_none_or(|committed| committed.contains_key(&seq));

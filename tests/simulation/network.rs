@@ -7,7 +7,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -33,12 +36,18 @@ pub(crate) enum Condition {
 
 /// Every connection of the run, by who opened it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Network(Arc<Mutex<BTreeMap<u64, Connection>>>);
+pub(crate) struct Network {
+    connections: Arc<Mutex<BTreeMap<u64, Connection>>>,
+    /// Whoever has a connection to nobody is told.
+    tells: Arc<AtomicBool>,
+}
 
 #[derive(Debug)]
 struct Connection {
     owner: String,
     condition: Condition,
+    /// The relay has been started since: nobody is at the other end.
+    is_orphan: bool,
     /// The most bytes that one read gives.
     chop: usize,
     readers: Vec<Waker>,
@@ -60,11 +69,22 @@ impl Network {
         }
     }
 
-    /// Ends that did not know of one another are told.
-    pub(crate) fn cut_half_open(&self) {
-        for connection in self.lock().values_mut().filter(|c| c.condition == Condition::HalfOpen) {
-            connection.condition = Condition::Cut;
-            connection.readers.drain(..).for_each(Waker::wake);
+    /// The relay starts: whoever still has a connection to its life before may not have heard of its end.
+    pub(crate) fn orphan_all(&self) {
+        self.lock().values_mut().for_each(|connection| connection.is_orphan = true);
+        if self.tells.load(Ordering::Relaxed) {
+            self.tell_both_ends();
+        }
+    }
+
+    /// From here on a connection that has nobody at its other end is cut, as a network that works does when it is used.
+    pub(crate) fn tell_both_ends(&self) {
+        self.tells.store(true, Ordering::Relaxed);
+        for connection in self.lock().values_mut() {
+            if connection.is_orphan || connection.condition == Condition::HalfOpen {
+                connection.condition = Condition::Cut;
+                connection.readers.drain(..).for_each(Waker::wake);
+            }
         }
     }
 
@@ -86,6 +106,7 @@ impl Network {
         let connection = Connection {
             owner: owner.to_owned(),
             condition: Condition::Good,
+            is_orphan: false,
             chop: usize::MAX,
             readers: Vec::new(),
         };
@@ -94,7 +115,7 @@ impl Network {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Connection>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

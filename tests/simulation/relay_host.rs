@@ -26,6 +26,7 @@ pub(crate) async fn live(world: World) -> turmoil::Result {
     let mut drain = world.drain.subscribe();
     drain.mark_unchanged();
     world.trace.say("relay starts");
+    world.network.orphan_all();
     let store = SimStore::open(&world.disk).await;
     let failed = store.failed();
     let authority = JwtAuthority::new(keys(), Arc::new(TicketBook::new(Timestamp::from_unix_ms(0))));

@@ -201,7 +201,7 @@ impl Run {
     fn set_up(mode: Mode, random: &mut StdRng, seed: u64) -> Self {
         let (agents, viewers) = (random.random_range(1..4), random.random_range(2..7));
         // Small enough, now and then, that logs are pruned under their readers and outboxes overflow.
-        let events = if random.random_bool(0.4) { random.random_range(50..300) } else { 100_000 };
+        let events = if random.random_bool(0.4) { random.random_range(10..60) } else { 100_000 };
         let outbox_bytes = if random.random_bool(0.3) { 20_000 } else { 64 << 20 };
         let retention = Retention { events, ..Retention::UNBOUNDED };
         let policy = RetentionPolicy { agent: retention, town: Retention::UNBOUNDED };
@@ -321,8 +321,7 @@ impl Run {
         self.sim.set_max_message_latency(Duration::from_millis(40));
         self.world.network.set("", Condition::Good);
         if self.mode == Mode::Liveness {
-            // A network that works again says so to both ends.
-            self.world.network.cut_half_open();
+            self.world.network.tell_both_ends();
         }
         if self.relay_is_down.is_some() {
             self.relay_is_down = Some(Duration::ZERO);
