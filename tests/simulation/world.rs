@@ -222,7 +222,8 @@ impl Run {
             .simulation_duration(Duration::from_secs(3_600))
             .epoch(std::time::UNIX_EPOCH)
             .max_message_latency(Duration::from_millis(40))
-            .tcp_capacity(random.random_range(4..64))
+            // Also what a listener holds that does not accept: more at once would end the run.
+            .tcp_capacity(random.random_range(32..128))
             .build();
         let shared = world.clone();
         sim.host("relay", move || relay_host::live(shared.clone()));
