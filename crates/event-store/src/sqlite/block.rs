@@ -131,15 +131,23 @@ struct RawEntry<'a> {
     session: Option<&'a str>,
 }
 
-/// What is left to be read of the entries.
-struct Reader<'a>(&'a [u8]);
+/// What is left to be read.
+pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn next(&mut self) -> Result<Option<RawEntry<'a>>, Damaged> {
-        if self.0.is_empty() {
+        if self.is_at_end() {
             return Ok(None);
         }
-        let seq = Seq::new(u64::from_le_bytes(self.array()?));
+        let seq = Seq::new(self.long()?);
         let (len, crc) = (self.number()?, self.number()?);
         let [flags] = self.array()?;
         let [kind, key, session] = [self.number()?, self.number()?, self.number()?];
@@ -160,11 +168,15 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
-    fn number(&mut self) -> Result<u32, Damaged> {
+    pub(super) fn long(&mut self) -> Result<u64, Damaged> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    pub(super) fn number(&mut self) -> Result<u32, Damaged> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    fn text(&mut self, len: u32) -> Result<Option<&'a str>, Damaged> {
+    pub(super) fn text(&mut self, len: u32) -> Result<Option<&'a str>, Damaged> {
         if len == NONE {
             return Ok(None);
         }
@@ -175,7 +187,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Lengths fit: an event's size is bounded (§11).
-fn length(text: Option<&[u8]>) -> u32 {
+pub(super) fn length(text: Option<&[u8]>) -> u32 {
     text.map_or(NONE, |text| u32::try_from(text.len()).expect("an event is far below 4 GiB"))
 }
 

@@ -20,20 +20,20 @@ use super::{
     },
 };
 
-/// What the journal holds, row by row.
+/// What the journal holds, append by append.
 #[derive(Debug)]
 pub(super) struct Backlog {
     /// Bytes of events beyond which the oldest are filed.
     limit: u64,
     bytes: u64,
-    /// The id of the next row.
+    /// The number of the next append.
     next: i64,
-    rows: VecDeque<Row>,
+    appends: VecDeque<Waiting>,
 }
 
-/// A row of the journal.
+/// An append that is in the journal.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct Waiting {
     pub(super) live: Arc<Live>,
     /// The log's id: it may have been removed, and made again, since.
     pub(super) log: i64,
@@ -47,8 +47,8 @@ pub(super) struct Row {
 pub(super) struct Filed {
     /// By the logs' ids.
     drafts: BTreeMap<i64, Draft>,
-    /// Rows that the journal does not have any more.
-    rows: usize,
+    /// Appends that the journal need not have any more.
+    appends: usize,
     /// Events that are in segments now.
     pub(super) events: u64,
 }
@@ -69,27 +69,27 @@ struct Draft {
 
 impl Backlog {
     pub(super) fn new(limit: u64) -> Self {
-        Self { limit, bytes: 0, next: 1, rows: VecDeque::new() }
+        Self { limit, bytes: 0, next: 1, appends: VecDeque::new() }
     }
 
-    /// The id of the oldest row.
+    /// The number of the oldest append.
     fn first(&self) -> i64 {
-        self.next - i64::try_from(self.rows.len()).expect("rows are far fewer")
+        self.next - i64::try_from(self.appends.len()).expect("they are far fewer")
     }
 
-    /// The id that the next row gets.
+    /// The number that the next append gets.
     pub(super) fn next(&self) -> i64 {
         self.next
     }
 
-    /// Takes note of the row with the next id.
-    pub(super) fn push(&mut self, row: Row) {
+    /// Takes note of the append with the next number.
+    pub(super) fn push(&mut self, append: Waiting) {
         self.next += 1;
-        self.bytes += row.bytes;
-        self.rows.push_back(row);
+        self.bytes += append.bytes;
+        self.appends.push_back(append);
     }
 
-    /// The next row has this id, whatever is here.
+    /// The next append has this number, whatever is here.
     pub(super) fn go_on_from(&mut self, id: i64) {
         self.next = self.next.max(id);
     }
@@ -98,18 +98,18 @@ impl Backlog {
     pub(super) fn file(&self, conn: &Connection, events: usize) -> rusqlite::Result<Filed> {
         let mut filed = Filed::default();
         let (mut bytes, mut done, mut first_kept) = (self.bytes, 0, self.first());
-        for (row, id) in self.rows.iter().zip(self.first()..) {
-            while bytes > self.limit && done < events && filed.is_needed(row, id) {
-                done += filed.advance(conn, row, self.next - 1)?;
+        for (append, id) in self.appends.iter().zip(self.first()..) {
+            while bytes > self.limit && done < events && filed.is_needed(append, id) {
+                done += filed.advance(conn, append, self.next - 1)?;
             }
-            if bytes <= self.limit || filed.is_needed(row, id) {
+            if bytes <= self.limit || filed.is_needed(append, id) {
                 break;
             }
-            bytes -= row.bytes;
-            filed.rows += 1;
+            bytes -= append.bytes;
+            filed.appends += 1;
             first_kept = id + 1;
         }
-        if filed.rows > 0 {
+        if filed.appends > 0 {
             journal::delete_before(conn, first_kept)?;
         }
         filed.events = done as u64;
@@ -121,7 +121,7 @@ impl Backlog {
 
     /// After the commit.
     pub(super) fn publish(&mut self, filed: Filed, hot: HotLimit) {
-        self.bytes -= self.rows.drain(..filed.rows).map(|row| row.bytes).sum::<u64>();
+        self.bytes -= self.appends.drain(..filed.appends).map(|append| append.bytes).sum::<u64>();
         for (id, Draft { live, filing, cleared: _, swept, pruned: _, unmarked }) in filed.drafts {
             live.kept_mut(|kept| {
                 if kept.id == id {
@@ -143,23 +143,25 @@ impl Filed {
         self.drafts.iter().filter_map(|(id, draft)| Some((*id, draft.pruned?)))
     }
 
-    /// Whether the journal must keep this row.
-    fn is_needed(&self, row: &Row, id: i64) -> bool {
-        match self.drafts.get(&row.log) {
-            Some(draft) => row.last > draft.cleared || id > draft.filing.journaled,
-            None => row.live.kept(|kept| kept.id == row.log && kept.needs(row.last, id)).unwrap_or(false),
+    /// Whether the journal must keep this append.
+    fn is_needed(&self, append: &Waiting, id: i64) -> bool {
+        match self.drafts.get(&append.log) {
+            Some(draft) => append.last > draft.cleared || id > draft.filing.journaled,
+            None => {
+                append.live.kept(|kept| kept.id == append.log && kept.needs(append.last, id)).unwrap_or(false)
+            }
         }
     }
 
-    /// Files the next events of the row's log; says how many.
-    fn advance(&mut self, conn: &Connection, row: &Row, newest: i64) -> rusqlite::Result<usize> {
-        let step = row.live.kept(|kept| {
-            let draft = self.drafts.entry(row.log).or_insert_with(|| Draft::of(kept, &row.live));
-            // The header that is written with it is of after all rows that are there.
+    /// Files the next events of the append's log; says how many.
+    fn advance(&mut self, conn: &Connection, append: &Waiting, newest: i64) -> rusqlite::Result<usize> {
+        let step = append.live.kept(|kept| {
+            let draft = self.drafts.entry(append.log).or_insert_with(|| Draft::of(kept, &append.live));
+            // The header that is written with it is of after all appends that are there.
             draft.filing.journaled = newest;
             draft.file(conn, kept)
         });
-        // Nothing is filed of a log that is gone, and the row is not needed then.
+        // Nothing is filed of a log that is gone, and the append is not needed then.
         step.unwrap_or(Ok(0))
     }
 }

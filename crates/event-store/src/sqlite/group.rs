@@ -10,14 +10,13 @@ use protocol::{LogId, Seq};
 use rusqlite::Connection;
 
 use super::{
-    block::Block,
     figures::{self, Commit},
-    filing::{Backlog, Filed, Row},
+    filing::{Backlog, Filed, Waiting},
     live::{Kept, Live, LiveLogs, Published},
     readers, search,
     tables::{
         LAST_POSITION,
-        journal::{self, Appending},
+        journal::{Appending, Appendings},
         logs, obsolete,
         segments::{self, Broken},
         snapshots,
@@ -74,8 +73,10 @@ pub(super) struct Group<'a> {
     filed: Filed,
     /// Keyed by name: what is to be shown after the commit.
     touched: BTreeMap<LogId, Touched>,
-    /// What was added to the journal.
-    rows: Vec<Row>,
+    /// What it adds to the journal.
+    journal: Appendings,
+    /// The same, as it is filed later.
+    appends: Vec<Waiting>,
     /// What becomes of the search index.
     index: search::Changes,
     begun: Instant,
@@ -103,7 +104,8 @@ impl<'a> Group<'a> {
             logs,
             filed: Filed::default(),
             touched: BTreeMap::new(),
-            rows: Vec::new(),
+            journal: Appendings::default(),
+            appends: Vec::new(),
             index: search::Changes::default(),
             begun: figures::now(),
             commit: Commit::default(),
@@ -145,6 +147,9 @@ impl<'a> Group<'a> {
 
     /// Ends it.
     pub(super) fn commit(&self, index: &mut search::Index) -> rusqlite::Result<()> {
+        let last =
+            self.logs.backlog.next() - 1 + i64::try_from(self.appends.len()).expect("a group is small");
+        self.journal.insert(self.conn, last)?;
         index.apply(self.conn, &self.index)?;
         self.conn.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
@@ -152,7 +157,7 @@ impl<'a> Group<'a> {
 
     /// After the commit: shows everybody what is there.
     pub(super) fn publish(self) {
-        let Self { live, logs, filed, touched, rows, begun, commit, .. } = self;
+        let Self { live, logs, filed, touched, appends, begun, commit, .. } = self;
         live.counts.committed(commit, begun);
         logs.backlog.publish(filed, live.hot);
         for (log, Touched { removed, created, stored, obsolete, producer }) in touched {
@@ -164,8 +169,8 @@ impl<'a> Group<'a> {
             let header = open.state.header();
             open.live.publish(Published { created, header, producer, stored, obsolete }, live.hot);
         }
-        for row in rows {
-            logs.backlog.push(row);
+        for append in appends {
+            logs.backlog.push(append);
         }
         logs.close_surplus();
     }
@@ -227,26 +232,20 @@ impl<'a> Group<'a> {
         for seq in marked {
             obsolete::insert(self.conn, open.id, *seq)?;
         }
-        let mut block = Block::default();
         for stored in &stored {
-            block.push(open.id, stored, false);
             self.index.add(open.id, &stored.record);
         }
-        journal::insert(
-            self.conn,
-            &Appending {
-                id: self.logs.backlog.next() + i64::try_from(self.rows.len()).expect("a group is small"),
-                log: open.id,
-                header: &open.state.header(),
-                producer: producer.as_ref(),
-                obsolete: pending,
-                block: &block,
-            },
-        )?;
+        let bytes = self.journal.push(&Appending {
+            log: open.id,
+            header: &open.state.header(),
+            producer: producer.as_ref(),
+            obsolete: pending,
+            stored: &stored,
+        });
         self.index.forget(open.id, &gone);
         let last = stored.last().map_or(Seq::ZERO, |stored| stored.record.seq);
         let live = Arc::clone(&open.live);
-        self.rows.push(Row { live, log: open.id, last, bytes: block.len() as u64 });
+        self.appends.push(Waiting { live, log: open.id, last, bytes });
         if !gone.is_empty() {
             touched.stored.retain(|stored| gone.binary_search(&stored.record.seq).is_err());
         }

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::{
     file::{self, OpenError},
-    filing::{Backlog, Row},
+    filing::{Backlog, Waiting},
     live::{Kept, LiveLogs},
     tables::{journal, logs, obsolete},
 };
@@ -38,27 +38,27 @@ pub(super) fn recover(
         let kept = kept.get_mut(&log).ok_or_else(|| file::damaged(path, "a mark is of no log"))?;
         kept.obsolete.insert(seq);
     }
-    let mut rows = Vec::new();
-    let scanned = journal::scan(conn, |row| {
-        let last = row.items.last().map_or(Seq::ZERO, |item| item.stored.record.seq);
-        rows.push((row.id, row.log, last, row.bytes));
-        // Rows of logs that were removed stay until it is their turn.
-        if let Some(kept) = kept.get_mut(&row.log) {
-            kept.replay(row);
+    let mut appends = Vec::new();
+    let scanned = journal::scan(conn, |append| {
+        let last = append.items.last().map_or(Seq::ZERO, |item| item.stored.record.seq);
+        appends.push((append.id, append.log, last, append.bytes));
+        // Those of logs that were removed stay until it is their turn.
+        if let Some(kept) = kept.get_mut(&append.log) {
+            kept.replay(append);
         }
     });
     scanned.map_err(failed)?.map_err(|journal::Damaged| file::damaged(path, "its journal is damaged"))?;
     let by_id: HashMap<_, _> = kept.into_iter().map(|(id, kept)| (id, live.restore(kept))).collect();
     let mut backlog = Backlog::new(journal_bytes);
     let gone = LiveLogs::gone();
-    if let Some((first, ..)) = rows.first() {
+    if let Some((first, ..)) = appends.first() {
         backlog.go_on_from(*first);
     } else {
         backlog.go_on_from(newest + 1);
     }
-    for (_, log, last, bytes) in rows {
+    for (_, log, last, bytes) in appends {
         let live = by_id.get(&log).unwrap_or(&gone).clone();
-        backlog.push(Row { live, log, last, bytes });
+        backlog.push(Waiting { live, log, last, bytes });
     }
     Ok(backlog)
 }

@@ -1,9 +1,9 @@
 //! The tables of the database, one module each. Every row has a checksum.
 //!
-//! An append is a row of the [`journal`], which is in commit order and bounded: a commit writes to its end and nowhere
-//! else, however many logs it is of. What grows old there is filed in [`segments`], where the events of one log lie
-//! together as they are read. A row of [`logs`] says what is known of a log as of its last filing; the journal's rows
-//! after that bring it up to date. [`obsolete`] marks filed events that no read returns any more until their segment is
+//! A commit is a row of the [`journal`], which is in commit order and bounded: nothing else is written for its appends,
+//! however many logs they are of. What grows old there is filed in [`segments`], where the events of one log lie
+//! together as they are read. A row of [`logs`] says what is known of a log as of its last filing; the appends in
+//! the journal after that bring it up to date. [`obsolete`] marks filed events that no read returns any more until their segment is
 //! written anew.
 
 pub(super) mod journal;
@@ -20,10 +20,8 @@ pub(super) const SCHEMA: &str = "
         bytes INTEGER NOT NULL, producers TEXT NOT NULL, journaled INTEGER NOT NULL, begins INTEGER NOT NULL,
         filed INTEGER NOT NULL, filings INTEGER NOT NULL, crc INTEGER NOT NULL);
     CREATE TABLE journal (
-        id INTEGER PRIMARY KEY, log INTEGER NOT NULL, floor INTEGER NOT NULL, head INTEGER NOT NULL,
-        newest INTEGER, events INTEGER NOT NULL, bytes INTEGER NOT NULL, producer TEXT,
-        generation INTEGER NOT NULL, acked INTEGER NOT NULL, crc INTEGER NOT NULL, obsolete BLOB NOT NULL,
-        entries BLOB NOT NULL, envelopes BLOB NOT NULL);
+        id INTEGER PRIMARY KEY, crc INTEGER NOT NULL, appends BLOB NOT NULL, entries BLOB NOT NULL,
+        envelopes BLOB NOT NULL);
     CREATE TABLE segments (
         id INTEGER PRIMARY KEY, after INTEGER NOT NULL, last INTEGER NOT NULL, crc INTEGER NOT NULL,
         entries BLOB NOT NULL, envelopes BLOB NOT NULL);

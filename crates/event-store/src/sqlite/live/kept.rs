@@ -12,7 +12,7 @@ use crate::{
     Page, ReadLimit, Record,
     rules::{Header, Producers},
     sqlite::tables::{
-        journal::JournalRow,
+        journal::Journaled,
         logs::{Filing, LogRow},
     },
 };
@@ -45,18 +45,18 @@ impl Kept {
         Self { id, log, header, producers, filing, obsolete: BTreeSet::new(), swept: Seq::ZERO, ring }
     }
 
-    /// Brings it up to date by a row of the journal.
-    pub(in crate::sqlite) fn replay(&mut self, row: JournalRow) {
-        for item in row.items {
+    /// Brings it up to date by an append of the journal.
+    pub(in crate::sqlite) fn replay(&mut self, append: Journaled) {
+        for item in append.items {
             if item.stored.record.seq > self.filing.filed {
                 self.ring.push(item.stored, item.is_damaged);
             }
         }
-        self.ring.remove(&row.obsolete);
-        if row.id > self.filing.journaled {
+        self.ring.remove(&append.obsolete);
+        if append.id > self.filing.journaled {
             let epoch = self.header.epoch.clone();
-            self.header = Header { epoch, ..row.header };
-            if let Some(newest) = row.producer {
+            self.header = Header { epoch, ..append.header };
+            if let Some(newest) = append.producer {
                 self.producers.put(newest);
             }
         }
@@ -107,10 +107,10 @@ impl Kept {
         self.ring.after(after.max(self.filing.filed))
     }
 
-    /// Whether a row of the journal with events up to this position has anything that is nowhere else.
-    pub(in crate::sqlite) fn needs(&self, last: Seq, row: i64) -> bool {
+    /// Whether an append of this number, with events up to this position, has anything that is only in the journal.
+    pub(in crate::sqlite) fn needs(&self, last: Seq, append: i64) -> bool {
         let next = self.pending(Seq::ZERO).next().map_or(Seq::MAX, |next| next.stored.record.seq);
-        last >= next || row > self.filing.journaled
+        last >= next || append > self.filing.journaled
     }
 
     /// Whether reads return a filed event of this position.

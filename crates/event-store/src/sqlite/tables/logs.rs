@@ -24,7 +24,7 @@ pub(in crate::sqlite) struct LogRow {
 /// How far a log is in its segments.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::sqlite) struct Filing {
-    /// Rows of the journal up to this one are in the header.
+    /// Appends up to the one of this number are in the header.
     pub(in crate::sqlite) journaled: i64,
     /// The segments cover the positions after this
     pub(in crate::sqlite) begins: Seq,
