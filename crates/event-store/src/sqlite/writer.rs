@@ -5,6 +5,7 @@ use std::{
     io::{Read, Seek, SeekFrom},
     path::PathBuf,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -25,6 +26,10 @@ use crate::{Append, AppendError, Appended, ReadError, Snapshot, StoreError};
 const GROUP_EVENTS: usize = 512;
 /// Their bytes at most.
 const GROUP_BYTES: usize = 1024 * 1024;
+/// As many jobs in a commit make the next one wait for more of them
+const MANY: usize = 16;
+/// until none has come for so long: what a woken task needs to get going, and a fraction of a sync.
+const MOMENT: Duration = Duration::from_micros(50);
 /// How long a statement waits for a lock that another connection of this process has.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -88,15 +93,10 @@ impl Writer {
 
     /// Works until every handle is gone and all that was queued is done, or until the disk fails.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut answered = 0;
         while let Some(first) = jobs.blocking_recv() {
-            let mut size = Size::of(&first);
-            let mut waiting = vec![first];
-            while size.has_room()
-                && let Ok(job) = jobs.try_recv()
-            {
-                size.add(&Size::of(&job));
-                waiting.push(job);
-            }
+            let waiting = gather(first, &mut jobs, answered);
+            answered = waiting.len();
             if let Err(error) = self.commit(waiting) {
                 tracing::error!(%error, path = %self.path.display(), "the event store failed and is closed");
                 self.live.close("the disk failed; open it again");
@@ -211,6 +211,29 @@ impl Failure {
             Some(_) | None => Self::Job,
         }
     }
+}
+
+/// Takes what waits, as far as there is room. Who was answered just now often has the next job at once: if those were
+/// many, they are given a moment to hand it in, or else they would take turns in two halves, with a sync for each.
+fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, answered: usize) -> Vec<Job> {
+    let mut size = Size::of(&first);
+    let mut waiting = vec![first];
+    let expected = if answered >= MANY { jobs.len() + answered } else { 0 };
+    let mut newest = figures::now();
+    while size.has_room() {
+        match jobs.try_recv() {
+            Ok(job) => {
+                size.add(&Size::of(&job));
+                waiting.push(job);
+                newest = figures::now();
+            }
+            Err(_) if waiting.len() < expected && figures::now().duration_since(newest) < MOMENT => {
+                thread::yield_now()
+            }
+            Err(_) => break,
+        }
+    }
+    waiting
 }
 
 /// How much of a group's room something takes.
