@@ -111,6 +111,7 @@ impl Places {
 }
 
 fn main() -> Result<()> {
+    peer::end_servers_on_a_signal()?;
     match Cli::parse().command {
         Command::Floor { port, coalesce } => peer::serve_floor(port, coalesce),
         Command::Run { places, quick, only, peer, results } => {

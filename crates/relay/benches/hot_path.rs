@@ -104,10 +104,11 @@ fn recorded() -> Vec<NewEvent> {
     let lines = include_str!("../../../demo/recording.jsonl").lines();
     let parse = |line: &str| {
         let line: serde_json::Value = serde_json::from_str(line).expect("the recording is JSON");
-        let kind = line["event"]["type"].as_str().expect("an event has a type");
-        event(kind, line["event"]["properties"].to_string())
+        // The last line says that the recording ends.
+        let kind = line["event"]["type"].as_str()?;
+        Some(event(kind, line["event"]["properties"].to_string()))
     };
-    lines.map(parse).collect()
+    lines.filter_map(parse).collect()
 }
 
 fn event(kind: &str, data: String) -> NewEvent {

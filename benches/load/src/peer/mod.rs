@@ -19,7 +19,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use floor::serve as serve_floor;
-pub(crate) use process::Running;
+pub(crate) use process::{Running, end_servers_on_a_signal};
 
 /// What a viewer's codec made of some bytes.
 pub(crate) struct Heard<'a> {

@@ -1,16 +1,18 @@
 //! Starting a server, and ending it by its own id.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Peer;
 use crate::clock::{now_ns, pause, seconds};
@@ -53,6 +55,7 @@ impl Process {
         let name = Path::new(command.get_program()).display().to_string();
         command.current_dir(directory).stdin(Stdio::null()).stderr(log(directory)?);
         let child = command.spawn().with_context(|| format!("{name} did not start"))?;
+        started().insert(child.id(), directory.to_owned());
         Ok(Self { child, name })
     }
 
@@ -89,8 +92,45 @@ impl Drop for Process {
             }
             pause(LOOK);
         }
+        started().remove(&self.child.id());
     }
 }
+
+/// The servers that run, and their directories.
+fn started() -> MutexGuard<'static, BTreeMap<u32, PathBuf>> {
+    static STARTED: Mutex<BTreeMap<u32, PathBuf>> = Mutex::new(BTreeMap::new());
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on a signal that ends this process ends its servers too, and takes their data away.
+pub(crate) fn end_servers_on_a_signal() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let guard = runtime.enter();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    drop(guard);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        // Held to the end, so that no other is started.
+        let servers = started();
+        for (server, directory) in servers.iter() {
+            if let Some(pid) = i32::try_from(*server).ok().and_then(Pid::from_raw) {
+                // It may have ended just now.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            let _ = std::fs::remove_dir_all(directory);
+        }
+        std::process::exit(ENDED_BY_A_SIGNAL);
+    });
+    Ok(())
+}
+
+/// As shells have it.
+const ENDED_BY_A_SIGNAL: i32 = 130;
 
 fn log(directory: &Path) -> Result<File> {
     Ok(File::options().create(true).append(true).open(directory.join("server.log"))?)
