@@ -28,6 +28,9 @@ pub(crate) struct Bench {
     /// Each workload once, and shorter. docs/benchmarks.md stays as it is.
     #[arg(long)]
     quick: bool,
+    /// Begin no measurement after so long: each is made once before any is repeated.
+    #[arg(long)]
+    minutes: Option<String>,
     /// Only these workloads; `--only help` names them.
     #[arg(long, value_name = "WORKLOAD,…")]
     only: Option<String>,
@@ -72,6 +75,7 @@ impl Bench {
                     if is_full { root().join(RESULTS) } else { harness.folder.join("results.jsonl") };
                 let mut args = vec!["--results".to_owned(), results.display().to_string()];
                 args.extend(self.quick.then(|| "--quick".to_owned()));
+                args.extend(self.minutes.map(|minutes| format!("--minutes={minutes}")));
                 args.extend(self.only.map(|only| format!("--only={only}")));
                 args.extend(self.peer.map(|peer| format!("--peer={peer}")));
                 harness.build()?;

@@ -50,6 +50,9 @@ enum Command {
         /// Each once, and shorter.
         #[arg(long)]
         quick: bool,
+        /// Begin no measurement after so long: each is made once before any is repeated.
+        #[arg(long, default_value_t = f64::INFINITY)]
+        minutes: f64,
         /// Only these workloads.
         #[arg(long, value_delimiter = ',')]
         only: Vec<Workload>,
@@ -114,11 +117,12 @@ fn main() -> Result<()> {
     peer::end_servers_on_a_signal()?;
     match Cli::parse().command {
         Command::Floor { port, coalesce } => peer::serve_floor(port, coalesce),
-        Command::Run { places, quick, only, peer, results } => {
+        Command::Run { places, quick, minutes, only, peer, results } => {
             let plan = Plan {
                 workloads: or_all(only, Workload::value_variants()),
                 peers: or_all(peer, PeerKind::value_variants()),
                 quick,
+                minutes,
                 programs: places.programs(),
                 data: places.data,
             };

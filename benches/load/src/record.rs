@@ -108,7 +108,7 @@ impl Figures {
         }
         let of = |(figure, mut values): (Figure, Vec<f64>)| {
             values.sort_by(f64::total_cmp);
-            let middle = values[values.len() / 2];
+            let middle = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
             (figure, if figure.is_promise() { values[values.len() - 1] } else { middle })
         };
         Self(values.into_iter().map(of).collect())
@@ -198,6 +198,14 @@ impl Results {
         }
     }
 
+    /// Cores that others used while this was measured: in the middle, and at most.
+    pub(crate) fn disturbed(&self) -> Option<(f64, f64)> {
+        let cores = |record: &Record| record.figures.get(Figure::OtherCores);
+        let mut cores: Vec<f64> = self.records.iter().filter_map(cores).collect();
+        cores.sort_by(f64::total_cmp);
+        Some((*cores.get(cores.len() / 2)?, *cores.last()?))
+    }
+
     /// The points of a growth curve.
     pub(crate) fn curve(&self, workload: Workload, peer: PeerKind) -> Vec<(u64, Figures)> {
         let mut points =
@@ -227,8 +235,8 @@ mod tests {
         let run =
             |rate, lost| Figures::default().with(Figure::EventsPerSecond, rate).with(Figure::Lost, lost);
         let runs = [run(5.0, 0.0), run(100.0, 7.0), run(6.0, 0.0)];
-        let median = Figures::median(&runs.each_ref());
-        assert_eq!(median, run(6.0, 7.0));
+        assert_eq!(Figures::median(&runs.each_ref()), run(6.0, 7.0));
+        assert_eq!(Figures::median(&[&runs[0], &runs[2]]), run(5.5, 0.0));
     }
 
     #[test]
@@ -257,5 +265,6 @@ mod tests {
         assert_eq!((measured.figures, measured.runs, measured.failed), (good(1.0), 1, 1));
         assert_eq!(results.of(workload, PeerKind::Nats).unwrap().unwrap_err(), "no");
         assert!(results.of(workload, PeerKind::S2Lite).is_none());
+        assert_eq!(results.disturbed(), None);
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) peers: Vec<PeerKind>,
     /// Each once, and shorter.
     pub(crate) quick: bool,
+    /// Nothing is begun after this many minutes: later repeats are then left out.
+    pub(crate) minutes: f64,
     pub(crate) programs: Programs,
     /// Where servers keep their data while they run.
     pub(crate) data: PathBuf,
@@ -52,6 +54,10 @@ impl Plan {
                 for &peer in
                     workload.peers().iter().filter(|peer| matches!(header.peers.get(peer), Some(Ok(_))))
                 {
+                    if seconds(began, now_ns()) > self.minutes * 60.0 {
+                        tell("the time is over: no other measurement is begun".to_owned());
+                        return Ok(());
+                    }
                     let (programs, data, quick) = (&self.programs, &self.data, self.quick);
                     let mut failed = None;
                     workload.run(&Bench { peer, programs, data, quick }, &mut |at, measured| {

@@ -145,8 +145,27 @@ pub(super) fn machine(results: &Results) -> String {
         rows.push(vec!["how".to_owned(), "quickly: each once and shorter".to_owned()]);
     }
     rows.extend(header.machine.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
-    table(&rows)
+    if let Some((middle, most)) = results.disturbed() {
+        let cores = |cores| number(Some(cores), 1.0, 2);
+        let text = format!("{} cores in the median, {} at most", cores(middle), cores(most));
+        rows.push(vec!["used by other processes meanwhile".to_owned(), text]);
+    }
+    table(&rows) + disturbance(results.disturbed())
 }
+
+/// What a reader has to know where the machine was not the harness's alone.
+fn disturbance(disturbed: Option<(f64, f64)>) -> &'static str {
+    match disturbed {
+        Some((middle, _)) if middle > QUIET => {
+            "**The machine was not quiet.** Others used its cores and its disk during this run: rates are too low and latencies too high, \
+             those of the synced appends most of all. Compare lines, not runs; CPU per million and memory hardly suffer.\n\n"
+        }
+        Some(_) | None => "",
+    }
+}
+
+/// Cores that other processes may use without disturbing.
+const QUIET: f64 = 0.15;
 
 pub(super) fn servers(results: &Results) -> String {
     let mut rows =
@@ -224,6 +243,12 @@ mod tests {
         }
         assert_eq!(number(Some(2e6), 1e-3, 0), "2,000");
         assert_eq!(number(None, 1.0, 0), "–");
+    }
+
+    #[test]
+    fn a_machine_that_was_not_quiet_is_said_to_be_so() {
+        assert!(disturbance(Some((0.5, 1.0))).contains("not quiet"));
+        assert_eq!([disturbance(Some((0.05, 1.9))), disturbance(None)], ["", ""]);
     }
 
     #[test]

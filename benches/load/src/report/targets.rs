@@ -55,7 +55,7 @@ const fn over(target: Target, over: Over) -> Target {
 const MILLIONS: (&str, f64, usize) = ("M/s", 1e-6, 2);
 const THOUSANDS: (&str, f64, usize) = ("k/s", 1e-3, 0);
 const TIMES: (&str, f64, usize) = ("×", 1.0, 2);
-const MS: (&str, f64, usize) = ("ms", 1.0, 1);
+const MS: (&str, f64, usize) = ("ms", 1.0, 2);
 const MIB: (&str, f64, usize) = ("MiB", 1.0, 0);
 
 /// All of them, in the order of the workloads.
