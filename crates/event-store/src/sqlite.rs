@@ -19,6 +19,7 @@ mod writer;
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     fmt,
     fs::File,
     path::{Path, PathBuf},
@@ -116,23 +117,28 @@ impl SqliteStore {
             lock: Mutex::new(Some(lock)),
         };
         let writer = Writer::new(conn, path, Arc::clone(&live), logs, index);
+        // The last connection to close takes the write-ahead log away: of two that close at once, neither may be the last.
+        let (reads_on, others_gone) = std::sync::mpsc::channel::<Infallible>();
         let guard = alive.clone();
         store.spawn("event-store-writer", move || {
-            writer.run(write_jobs);
+            writer.run(write_jobs, &others_gone);
             drop(guard);
         })?;
         // On a thread of its own, so that no read waits for a search.
-        let guard = alive.clone();
+        let guards = (reads_on.clone(), alive.clone());
         store.spawn("event-store-searcher", move || {
             search::run(&searcher, search_jobs);
-            drop((searcher, guard));
+            drop(searcher);
+            drop(guards);
         })?;
         let read_jobs = Arc::new(Mutex::new(read_jobs));
         for conn in readers {
-            let (live, jobs, guard) = (Arc::clone(&live), Arc::clone(&read_jobs), alive.clone());
+            let (live, jobs) = (Arc::clone(&live), Arc::clone(&read_jobs));
+            let guards = (reads_on.clone(), alive.clone());
             store.spawn("event-store-reader", move || {
                 readers::run(&conn, &live, &jobs);
-                drop((conn, guard));
+                drop(conn);
+                drop(guards);
             })?;
         }
         Ok(store)

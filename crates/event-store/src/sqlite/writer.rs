@@ -1,6 +1,7 @@
 //! The one thread that writes: it takes what waits, up to a bound, and commits it in one transaction.
 
 use std::{
+    convert::Infallible,
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::PathBuf,
@@ -91,8 +92,13 @@ impl Writer {
         Self { conn, path, live, logs, index, wal_index, checkpoint_at: CHECKPOINT_PAGES }
     }
 
-    /// Works until every handle is gone and all that was queued is done, or until the disk fails.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    /// Works until every handle is gone and all that was queued is done, or until the disk fails. Its connection closes after
+    /// those of the `others`, who hold the sender of nothing for as long as they have one.
+    pub(super) fn run(
+        mut self,
+        mut jobs: mpsc::Receiver<Job>,
+        others: &std::sync::mpsc::Receiver<Infallible>,
+    ) {
         let mut answered = 0;
         while let Some(first) = jobs.blocking_recv() {
             let waiting = gather(first, &mut jobs, answered);
@@ -105,6 +111,7 @@ impl Writer {
             }
         }
         self.live.close("it was closed");
+        while others.recv().is_ok() {}
         // So that a closed store is one file. If it fails the write-ahead log stays, and the next opener takes it over.
         let checkpoint = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         if let Err(error) = checkpoint {
