@@ -55,7 +55,7 @@ async fn p20_malformed_frames_are_refused_and_the_server_goes_on() {
         (Message::text("{"), 4400),
         (Message::text("[".repeat(10_000)), 4400),
         (Message::text("x".repeat(20_000)), 4413),
-        (Message::binary(vec![0xff, 0xfe]), 4400),
+        (Message::binary(vec![0xff, 0xfe]), 1003),
     ] {
         let shown = frame.len();
         let mut request = ws(&gastown, path).into_client_request().expect("a request");
