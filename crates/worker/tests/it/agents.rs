@@ -113,7 +113,7 @@ async fn each_refusal_says_what_to_do() {
             json!({ "name": "jam", "runtime": { "kind": "codex" }, "directory": folder }),
             400,
             "bad_request",
-            "\"codex\" is no runtime: use one of opencode, kilo, scripted, replay",
+            "\"codex\" is no runtime: use one of opencode, kilo, acp, scripted, replay",
         ),
         (
             json!({ "name": "jam", "runtime": kilo, "directory": "src" }),
