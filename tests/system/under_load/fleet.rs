@@ -21,6 +21,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::timeout,
 };
+use tokio_util::task::TaskTracker;
 use wrapper::{
     Clock,
     link::{self, Link, LinkConfig},
@@ -40,6 +41,8 @@ pub(crate) struct Fleet {
     producers: Vec<Producer>,
     viewers: Vec<Watcher>,
     tasks: JoinSet<()>,
+    /// Producers that may still say something.
+    talking: TaskTracker,
     /// Whether producers are to say nothing new.
     quiet: watch::Sender<bool>,
 }
@@ -67,7 +70,14 @@ impl Fleet {
     pub(crate) fn new(seed: u64) -> Self {
         eprintln!("seed {seed}");
         let quiet = watch::Sender::new(false);
-        Self { seed, producers: Vec::new(), viewers: Vec::new(), tasks: JoinSet::new(), quiet }
+        Self {
+            seed,
+            producers: Vec::new(),
+            viewers: Vec::new(),
+            tasks: JoinSet::new(),
+            talking: TaskTracker::new(),
+            quiet,
+        }
     }
 
     /// Adds producers that reach the relay at this address, each with an agent that says up to so many events at once,
@@ -96,7 +106,7 @@ impl Fleet {
                 random: StdRng::seed_from_u64(self.seed ^ (number << 8)),
                 quiet: self.quiet.subscribe(),
             };
-            self.tasks.spawn(talker.talk(at_once));
+            self.tasks.spawn(self.talking.track_future(talker.talk(at_once)));
             self.producers.push(Producer { id, outbox, sent, _link: link, _folder: folder });
         }
     }
@@ -165,6 +175,8 @@ impl Fleet {
     /// Ends the noise, and waits until everything is acked.
     pub(crate) async fn quiet(&self) {
         self.quiet.send_replace(true);
+        self.talking.close();
+        timeout(PATIENCE, self.talking.wait()).await.expect("everyone falls silent");
         for producer in &self.producers {
             let mut progress = producer.outbox.progress();
             let waiting = progress.wait_for(|progress| progress.events == 0);

@@ -223,8 +223,7 @@ async fn p16_a_server_that_is_killed_is_a_death_with_its_last_words_and_leaves_n
     let place =
         Place::with_script("setsid sleep 1000 & echo out of memory >&2; LISTEN; exec sleep 1000").await;
     let mut agent = place.start(Flavour::Opencode, None).await.unwrap();
-    let tree = place.tree();
-    assert_eq!(tree.len(), 2, "the server and what it began");
+    let tree = place.tree_of(2).await;
     kill(place.pid("pid"));
     place.fake.refuse();
     let Ended::Died(failed) = end(&mut agent).await else { panic!("a death") };
@@ -238,8 +237,7 @@ async fn p16_a_server_that_is_killed_is_a_death_with_its_last_words_and_leaves_n
 async fn p16_nothing_is_left_when_the_guard_is_killed() {
     let place = Place::with_script("setsid sleep 1000 & (sleep 1000 &) ; LISTEN; exec sleep 1000").await;
     let mut agent = place.start(Flavour::Opencode, None).await.unwrap();
-    let tree = place.tree();
-    assert_eq!(tree.len(), 3);
+    let tree = place.tree_of(3).await;
     kill(place.pid("guard_pid"));
     place.fake.refuse();
     assert!(matches!(end(&mut agent).await, Ended::Died(_)));
@@ -332,6 +330,20 @@ impl Place {
 
     fn pid(&self, name: &str) -> Pid {
         Pid::from_raw(self.record()[name].as_i64().unwrap().try_into().unwrap()).unwrap()
+    }
+
+    /// The same, once it is so many: a process that is just becoming another program shows no environment.
+    async fn tree_of(&self, size: usize) -> Vec<std::os::fd::OwnedFd> {
+        let whole = async {
+            loop {
+                let tree = self.tree();
+                if tree.len() == size {
+                    return tree;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(60), whole).await.expect("the server and what it began are there")
     }
 
     /// Handles on the processes that bear the server's mark, the guard not among them.
