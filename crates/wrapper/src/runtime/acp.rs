@@ -1,8 +1,8 @@
 //! Runs any agent that speaks the Agent Client Protocol (<https://agentclientprotocol.com>, version 1) on its stdin and stdout:
 //! `opencode acp`, `kilo acp`, `claude-code-acp`, `gemini --experimental-acp`.
 //!
-//! What the agent says becomes messages and parts in the shape of agent servers ([`conversation`]), so that everything
-//! after the wrapper is the same for all agents. It is given files ([`files`]) and terminals ([`terminals`]) of its work folder.
+//! What the agent says becomes messages and parts in the shape of agent servers (`conversation`), so that everything
+//! after the wrapper is the same for all agents. It is given files (`files`) and terminals (`terminals`) of its work folder.
 //! The messages' types are read leniently by hand: the official crate's types drop fields they do not know, and it turns on a
 //! feature of `serde_json` that changes every map in the workspace.
 //!
