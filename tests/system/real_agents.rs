@@ -102,7 +102,7 @@ async fn p10_a_question_answered_and_one_declined(server: Server) {
 async fn p10_a_turn_aborted_in_the_middle(server: Server) {
     let mut agent = Agent::start(server).await;
     agent.prompt("[[slow]] take your time").await;
-    agent.viewer.until("text streams in", |view| text_of(view).len() > 40).await;
+    agent.viewer.until("text streams in", |view| text_of(view).len() > 150).await;
     let taken = agent.command(json!({ "type": "abort" })).await;
     assert_eq!(taken["ok"], json!(true), "{taken}");
     agent.turn_over().await;
