@@ -1,6 +1,6 @@
 //! Headless Chromium, driven through WebDriver.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{path::PathBuf, process::Stdio, sync::Mutex, time::Duration};
 
 use fantoccini::{Client, ClientBuilder, Locator, elements::Element};
 use serde_json::{Value, json};
@@ -12,6 +12,9 @@ use tokio::{
 };
 
 use super::server::PATIENCE;
+
+/// How long one script looks at the page before it is sent again.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A browser with a profile of its own.
 pub(crate) struct Browser {
@@ -74,7 +77,8 @@ impl Browser {
         }
     }
 
-    /// Waits until a script returns true. The script is asked again by the browser itself, at each frame it draws.
+    /// Waits until a script returns true. The browser itself asks again at each frame, for a second at a time: a script
+    /// that waits in a page which is being left is never answered, and the page that comes next must be asked anew.
     pub(crate) async fn until(&self, what: &str, condition: &str) {
         let script = format!(
             "const done = arguments[arguments.length - 1], limit = Date.now() + {};
@@ -84,17 +88,24 @@ impl Browser {
                if (holds || Date.now() > limit) done(holds); else setTimeout(look, 16);
              }};
              look();",
-            PATIENCE.as_millis()
+            LOOK.as_millis()
         );
-        self.page
-            .update_timeouts(fantoccini::wd::TimeoutConfiguration::new(Some(PATIENCE * 2), None, None))
-            .await
-            .expect("the driver takes timeouts");
-        let holds = self.page.execute_async(&script, vec![]).await.expect("the script runs");
-        if holds != json!(true) {
+        let limits = fantoccini::wd::TimeoutConfiguration::new(Some(LOOK * 5), None, None);
+        self.page.update_timeouts(limits).await.expect("the driver takes timeouts");
+        let last = Mutex::new(None);
+        let holds = async {
+            loop {
+                let answer = self.page.execute_async(&script, vec![]).await;
+                if matches!(&answer, Ok(Value::Bool(true))) {
+                    return;
+                }
+                *last.lock().expect("nobody panicked") = Some(answer);
+            }
+        };
+        if timeout(PATIENCE, holds).await.is_err() {
             self.screenshot("failed").await;
-            let text = self.script("return document.body.innerText").await;
-            panic!("the page never showed: {what}\n{}", text.as_str().unwrap_or_default());
+            let text = self.script("return location.href + '\\n' + document.body.innerText").await;
+            panic!("the page never showed: {what} ({last:?})\n{}", text.as_str().unwrap_or_default());
         }
     }
 

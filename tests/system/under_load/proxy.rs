@@ -26,19 +26,28 @@ pub(crate) enum Weather {
     Chopped,
     /// So many bytes a second.
     Throttled(u64),
-    /// Bytes are taken, and arrive nowhere; new connections are accepted, and answered by nobody.
+    /// Bytes are taken, and arrive nowhere; new connections are accepted, and answered by nobody. What was taken stays
+    /// lost: a connection that lost some is reset when the weather changes.
     HalfOpen,
-    /// One bit of each piece is flipped.
+    /// One bit of each piece is flipped, in a way that the receiver can see: the bit that no ASCII text has. A change
+    /// that makes other valid text is for TCP's checksum and for TLS to find, as docs/operations.md says.
     Corrupted,
     /// Connections are reset, and new ones are too.
     Cut,
+}
+
+/// What the weather is, and how often it reset all connections: a reset that is over at once is one all the same.
+#[derive(Debug, Clone, Copy)]
+struct Sky {
+    weather: Weather,
+    cuts: u64,
 }
 
 /// Forwards connections to one address until it is dropped.
 pub(crate) struct Proxy {
     /// Where to connect to.
     pub(crate) address: String,
-    weather: watch::Sender<Weather>,
+    sky: watch::Sender<Sky>,
     passed: Arc<Mutex<u64>>,
     task: JoinHandle<()>,
 }
@@ -47,14 +56,17 @@ impl Proxy {
     pub(crate) async fn to(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it is bound").to_string();
-        let weather = watch::Sender::new(Weather::Fair);
+        let sky = watch::Sender::new(Sky { weather: Weather::Fair, cuts: 0 });
         let passed = Arc::default();
-        let task = tokio::spawn(forward(listener, target.to_owned(), weather.clone(), Arc::clone(&passed)));
-        Self { address, weather, passed, task }
+        let task = tokio::spawn(forward(listener, target.to_owned(), sky.clone(), Arc::clone(&passed)));
+        Self { address, sky, passed, task }
     }
 
     pub(crate) fn set(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+        self.sky.send_modify(|sky| {
+            sky.weather = weather;
+            sky.cuts += u64::from(weather == Weather::Cut);
+        });
     }
 
     /// Bytes that came through so far.
@@ -72,22 +84,22 @@ impl Drop for Proxy {
 async fn forward(
     listener: TcpListener,
     target: String,
-    weather: watch::Sender<Weather>,
+    sky: watch::Sender<Sky>,
     passed: Arc<Mutex<u64>>,
 ) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((near, _)) = listener.accept().await else { continue };
         while connections.try_join_next().is_some() {}
-        if *weather.borrow() == Weather::Cut {
+        if sky.borrow().weather == Weather::Cut {
             continue;
         }
-        let (target, weather, passed) = (target.clone(), weather.clone(), Arc::clone(&passed));
+        let (target, sky, passed) = (target.clone(), sky.subscribe(), Arc::clone(&passed));
         connections.spawn(async move {
             let Ok(far) = TcpStream::connect(target).await else { return };
             let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-            let up = pass(near_in, far_out, weather.subscribe(), &passed);
-            let down = pass(far_in, near_out, weather.subscribe(), &passed);
+            let up = pass(near_in, far_out, sky.clone(), &passed);
+            let down = pass(far_in, near_out, sky, &passed);
             // A side that ends ends both, as a reset does.
             tokio::select! {
                 () = up => {}
@@ -100,19 +112,22 @@ async fn forward(
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut weather: watch::Receiver<Weather>,
+    mut sky: watch::Receiver<Sky>,
     passed: &Mutex<u64>,
 ) {
     let mut piece = vec![0; 16 * 1024];
+    let (cuts, mut has_lost) = (sky.borrow().cuts, false);
     loop {
         let read = tokio::select! {
             biased;
-            cut = weather.wait_for(|weather| *weather == Weather::Cut) => return drop(cut),
+            over = sky.wait_for(|sky| sky.cuts > cuts || (has_lost && sky.weather != Weather::HalfOpen)) => {
+                return drop(over);
+            }
             read = from.read(&mut piece) => read,
         };
         let Ok(len @ 1..) = read else { return };
         let bytes = &mut piece[..len];
-        let now = *weather.borrow_and_update();
+        let now = sky.borrow_and_update().weather;
         let step = match now {
             Weather::Chopped => 1,
             Weather::Throttled(_) => 512,
@@ -121,11 +136,14 @@ async fn pass(
             }
         };
         if now == Weather::Corrupted {
-            bytes[len / 2] ^= 0x10;
+            bytes[len / 2] ^= 0x80;
         }
         for some in bytes.chunks(step) {
             match now {
-                Weather::HalfOpen => continue,
+                Weather::HalfOpen => {
+                    has_lost = true;
+                    continue;
+                }
                 Weather::Delayed(by) => sleep_until(Instant::now() + by).await,
                 Weather::Throttled(rate) => {
                     sleep_until(Instant::now() + Duration::from_millis(some.len() as u64 * 1_000 / rate))
