@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{
     browser::Browser,
     server::{Gastown, log_of},
-    viewer::Viewer,
+    viewer::{Viewer, wrapper_is_back},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,6 +75,7 @@ async fn p2_a_person_watches_answers_and_sits_through_a_crash() {
     browser
         .until("the page is live again", "document.querySelector('#agent-conn').dataset.state === 'live'")
         .await;
+    wrapper_is_back(&gastown.client(), log_of(&agent)).await;
     gastown.prompt(&agent, "Still with me?").await;
     browser
         .until(

@@ -6,11 +6,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use protocol::frame::{StartAt, WrapperPresence};
-use relay::{
-    Delivery,
-    client::{Client, Credentials, Token},
-};
+use relay::client::{Client, Credentials, Token};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,6 +23,7 @@ use tokio_tungstenite::{
 use crate::support::{
     http,
     server::{GASTOWN, PATIENCE},
+    viewer::wrapper_is_back,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -224,17 +221,7 @@ impl Split {
     /// Waits until the relay has the agent's wrapper again.
     async fn wrapper_is_back(&self) {
         let client = Client::new(&self.relay.url, Credentials::bearer(Token::new(&self.relay_token().await)));
-        let log = "agent/toast".parse().expect("a log");
-        let mut log = client.expect("the URL is good").follow(log, Some(StartAt::Head));
-        let back = async {
-            loop {
-                let delivery = log.next().await.expect("the stream goes on").expect("it is let in");
-                if let Delivery::Presence { wrapper: WrapperPresence::Connected, .. } = delivery {
-                    return;
-                }
-            }
-        };
-        timeout(PATIENCE, back).await.expect("the wrapper comes back");
+        wrapper_is_back(&client.expect("the URL is good"), "agent/toast".parse().expect("a log")).await;
     }
 
     /// What the relay has of the agent's log.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use protocol::{
     Cursor, Epoch, Event, LogId, Seq,
-    frame::{GapReason, StartAt},
+    frame::{GapReason, StartAt, WrapperPresence},
     view::SessionView,
 };
 use relay::{
@@ -145,6 +145,20 @@ impl Viewer {
         self.history.seen.extend(seen.clone());
         seen
     }
+}
+
+/// Waits until the relay has an agent's wrapper (again), so that commands reach it.
+pub(crate) async fn wrapper_is_back(client: &Client, log: LogId) {
+    let mut log = client.follow_when_there(log, Some(StartAt::Head));
+    let back = async {
+        loop {
+            let delivery = log.next().await.expect("the stream goes on").expect("it is let in");
+            if matches!(delivery, Delivery::Presence { wrapper: WrapperPresence::Connected, .. }) {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, back).await.expect("the wrapper comes back");
 }
 
 /// What the store holds of a log.

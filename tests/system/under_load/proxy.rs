@@ -81,12 +81,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn forward(
-    listener: TcpListener,
-    target: String,
-    sky: watch::Sender<Sky>,
-    passed: Arc<Mutex<u64>>,
-) {
+async fn forward(listener: TcpListener, target: String, sky: watch::Sender<Sky>, passed: Arc<Mutex<u64>>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((near, _)) = listener.accept().await else { continue };
