@@ -153,6 +153,18 @@ async fn the_fleet_page_follows_every_agent() {
 }
 
 #[tokio::test]
+async fn the_first_fleet_page_shows_what_the_agents_have_said_so_far() {
+    let town = TestWorker::start().await;
+    let mut link = FakeLink::connect(&town.launch("toast").await).await;
+    let asked =
+        json!({ "id": "per_1", "sessionID": "ses_1", "permission": "bash", "patterns": ["rm -rf build"] });
+    link.event("permission.asked", &asked).await;
+    town.register("maple", false).await;
+    let page = page(&town, "/agents").await;
+    assert!(page.contains("rm -rf build") && page.contains("id=\"agent-maple\""), "{page}");
+}
+
+#[tokio::test]
 async fn streams_that_may_not_be_served_are_closed_with_their_code() {
     let town = TestWorker::start().await;
     town.register("toast", false).await;

@@ -6,8 +6,12 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use protocol::{AgentId, Epoch, LogId, Seq};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -27,6 +31,9 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(30);
 /// The shortest time between two changes of the page: agents that write speak forty times a second.
 const PACE: Duration = Duration::from_millis(200);
+/// How long the first page waits for what the agents have said so far: one that is shown before that would say of each
+/// that it is only starting.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// How often the density pictures move on though nothing happens.
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -84,6 +91,12 @@ impl Fleet {
             followed.retain(|id, _| current.agents().contains_key(id));
             for agent in current.agents().values() {
                 followed.entry(agent.id.clone()).or_insert_with(|| self.feeds.follow(&agent.id, &agent.name));
+            }
+            if number == 0 {
+                // One that never started has no log to wait for.
+                let started = current.agents().values().filter(|agent| agent.generation > 0);
+                let feeds = started.filter_map(|agent| Some(followed.get(&agent.id)?.feed().live()));
+                let _ = timeout(FIRST_LOOK, join_all(feeds)).await;
             }
             let residents: Vec<Resident> = current
                 .agents()
