@@ -70,7 +70,9 @@ impl SearchCommand {
             say(&format!("event {} of {} is damaged: see `gastown verify`\n", damaged.seq, damaged.log));
         }
         if found.hits.is_empty() && !self.json {
-            say("nothing was found\n");
+            let open = self.query.join(" ").parse::<Terms>().ok().and_then(|terms| terms.open_ended());
+            let hint = open.map_or(String::new(), |open| format!("; words that begin so: {open}"));
+            say(&format!("nothing was found{hint}\n"));
         } else if found.next.is_some() && !self.json {
             say("there is more: --limit COUNT\n");
         }

@@ -58,6 +58,15 @@ impl Terms {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+
+    /// The same, where the last word may go on: what to offer to somebody who found nothing. `None` where it may
+    /// already, or cannot.
+    #[must_use]
+    pub fn open_ended(&self) -> Option<Self> {
+        let may_go_on = |terms: &Self| terms.terms.last().is_some_and(|last| last.is_prefix);
+        let open: Self = format!("{}*", self.text.trim_end()).parse().ok()?;
+        (!may_go_on(self) && may_go_on(&open)).then_some(open)
+    }
 }
 
 impl fmt::Display for Terms {
@@ -119,6 +128,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_last_word_may_be_let_go_on() {
+        let open = |query: &str| query.parse::<Terms>().unwrap().open_ended().map(|terms| terms.to_string());
+        assert_eq!(open("the config ").as_deref(), Some("the config*"));
+        assert_eq!(open("\"read fi\"").as_deref(), Some("\"read fi\"*"));
+        for query in ["config*", "x", "文"] {
+            assert_eq!(open(query), None, "{query}");
+        }
+    }
 
     #[test]
     fn words_phrases_and_beginnings() {

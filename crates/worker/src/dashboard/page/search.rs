@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 use protocol::{
     AgentId, LogId,
-    search::{Field, Found, Hit, TextKind},
+    search::{Field, Found, Hit, Position, Terms, TextKind},
 };
 
 use super::shell::{self, Frame, Headline, Place};
@@ -106,15 +106,29 @@ fn results(page: &SearchPage<'_>, found: &Found) -> Markup {
         }
         ol class="hits" { @for hit in &found.hits { (row(page, hit)) } }
         @if let Some(next) = found.next {
-            form class="search-more" method="get" action="/search" {
-                input type="hidden" name="q" value=(page.asked.words);
-                @if let Some(agent) = &page.asked.agent { input type="hidden" name="agent" value=(agent); }
-                @if let Some(kind) = page.asked.kind { input type="hidden" name="type" value=(kind); }
-                input type="hidden" name="before" value=(next);
-                button class="btn" { "Older" }
-            }
+            (again(page.asked, &page.asked.words, Some(next), "Older"))
+        } @else if let Some(open) = open_ended(page.asked).filter(|_| found.hits.is_empty()) {
+            (again(page.asked, open.as_str(), None, &format!("Look for {open}")))
         }
     }
+}
+
+/// A button that looks for other words, or for what is older, in the same places.
+fn again(asked: &Asked, words: &str, before: Option<Position>, name: &str) -> Markup {
+    html! {
+        form class="search-more" method="get" action="/search" {
+            input type="hidden" name="q" value=(words);
+            @if let Some(agent) = &asked.agent { input type="hidden" name="agent" value=(agent); }
+            @if let Some(kind) = asked.kind { input type="hidden" name="type" value=(kind); }
+            @if let Some(before) = before { input type="hidden" name="before" value=(before); }
+            button class="btn" { (name) }
+        }
+    }
+}
+
+/// The same words, the last of which may go on.
+fn open_ended(asked: &Asked) -> Option<Terms> {
+    asked.words.parse::<Terms>().ok()?.open_ended()
 }
 
 fn row(page: &SearchPage<'_>, hit: &Hit) -> Markup {
@@ -129,8 +143,10 @@ fn row(page: &SearchPage<'_>, hit: &Hit) -> Markup {
             div class="hit-body" {
                 a class="hit-link" href=(target(hit)) {
                     b { (element::first_line(&name)) }
-                    span { @match &hit.tool { Some(tool) => (element::first_line(tool)), None => (word) } }
-                    @if let Some(title) = &hit.title { span class="clip faint" { (element::first_line(title)) } }
+                    @match hit.title.as_ref().or(hit.tool.as_ref()) {
+                        Some(title) => span class="clip" { (element::first_line(title)) },
+                        None => span { (word) },
+                    }
                 }
                 p class={ "hit-text" @if !matches!(hit.field, Field::Text | Field::Title) { " mono" } } {
                     @for piece in &hit.snippet { @if piece.hit { mark { (piece.text) } } @else { (piece.text) } }
@@ -185,10 +201,7 @@ fn words(kind: TextKind) -> (&'static str, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{
-        Epoch, Key, Seq, Timestamp,
-        search::{Piece, Position},
-    };
+    use protocol::{Epoch, Key, Seq, Timestamp, search::Piece};
 
     use super::*;
 
@@ -214,6 +227,12 @@ mod tests {
         let html = show(&found);
         let form = &html[html.find("search-more").unwrap()..];
         assert!(form.contains("name=\"q\" value=\"flaky\"") && form.contains("name=\"before\""), "{form}");
+    }
+
+    #[test]
+    fn where_nothing_is_found_words_that_begin_so_are_offered() {
+        let html = show(&Found { hits: Vec::new(), next: None, damaged: Vec::new() });
+        assert!(html.contains("value=\"flaky*\"") && html.contains("Look for flaky*"), "{html}");
     }
 
     #[test]
