@@ -26,8 +26,13 @@ pub const LOG_EVENTS: u64 = 2_000;
 pub const LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// Milliseconds without other traffic after which either side of a stream sends a heartbeat.
 pub const HEARTBEAT_MS: u64 = 15_000;
-/// Milliseconds without any traffic after which the other side counts as dead: three heartbeats.
+/// Milliseconds without any traffic after which the other side counts as dead, if it cannot be asked: three heartbeats.
 pub const DEAD_MS: u64 = 45_000;
+/// Milliseconds of silence after which wrappers and clients send the relay a WebSocket ping: one heartbeat is missing.
+pub const PING_AFTER_MS: u64 = 20_000;
+/// Milliseconds that the relay has to answer such a ping before it counts as dead: retransmissions of a poor network take
+/// no longer, and a relay that was left too early costs a reconnect with the cursor.
+pub const PONG_WITHIN_MS: u64 = 5_000;
 /// Milliseconds a viewer may accept no byte before it is closed as stalled (4408).
 pub const STALLED_MS: u64 = 60_000;
 /// Life of a stream ticket in milliseconds.

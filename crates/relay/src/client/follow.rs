@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::{
     SinkExt as _, Stream, StreamExt as _,
     stream::{self, BoxStream},
@@ -131,7 +132,8 @@ impl Driver {
                 match action {
                     Action::Deliver(delivery) => return Some(Ok(delivery)),
                     Action::Connect => self.connect().await,
-                    Action::Send(frame) => self.send(&frame).await,
+                    Action::Send(frame) => self.send(text(&frame)).await,
+                    Action::Ping => self.send(Message::Ping(Bytes::new())).await,
                     Action::Disconnect(code) => self.disconnect(code).await,
                     Action::End(error) => {
                         self.disconnect(CloseCode::NORMAL).await;
@@ -221,10 +223,9 @@ impl Driver {
         }
     }
 
-    async fn send(&mut self, frame: &FromViewer) {
+    async fn send(&mut self, message: Message) {
         let Some(socket) = &mut self.socket else { return };
-        let text = Utf8Bytes::try_from(frame.encode()).expect("a frame is JSON, and JSON is UTF-8");
-        if let Err(error) = socket.send(Message::Text(text)).await {
+        if let Err(error) = socket.send(message).await {
             self.socket = None;
             self.session.handle_lost(now(), Loss::Network(error.to_string()));
         }
@@ -298,6 +299,10 @@ impl Driver {
             Err(_) => self.session.handle_sign_of_life(now()),
         }
     }
+}
+
+fn text(frame: &FromViewer) -> Message {
+    Message::Text(Utf8Bytes::try_from(frame.encode()).expect("a frame is JSON, and JSON is UTF-8"))
 }
 
 /// Why no WebSocket was opened.

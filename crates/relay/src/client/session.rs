@@ -26,6 +26,11 @@ const CONNECT: Duration = Duration::from_secs(15);
 const LOG_TO_COME: Duration = Duration::from_secs(1);
 /// How long to wait after a 4429 that does not say.
 const RATE_LIMITED: Duration = Duration::from_secs(5);
+/// Closes in a row that say the follower is at fault, after which it is: bytes that were damaged on the way give the
+/// same codes, and a fresh connection carries others.
+const REFUSALS: u32 = 3;
+/// A connection that served for so long understood its follower.
+const STABLE: Duration = Duration::from_secs(60);
 
 /// What the driver is to do.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub(super) enum Action {
     Connect,
     /// Send this on the WebSocket.
     Send(FromViewer),
+    /// Send a WebSocket ping: the server has been silent, and is there if it answers.
+    Ping,
     /// Close the WebSocket with this code. Nothing is to be reported of it any more.
     Disconnect(CloseCode),
     /// Give this to whoever follows the log.
@@ -80,7 +87,7 @@ enum State {
     /// Connected; the server has not confirmed the subscription.
     Subscribing,
     /// The server serves this incarnation of the log.
-    Following { epoch: Epoch },
+    Following { epoch: Epoch, since: Instant },
     /// Between two attempts.
     Waiting { until: Instant, retry_in: Duration, reason: String },
     /// Nothing will happen any more.
@@ -105,11 +112,15 @@ pub(super) struct Session {
     state: State,
     /// When the server was last heard.
     heard: Instant,
-    /// Silence after which it counts as dead.
-    patience: Duration,
+    /// It was asked whether it is there, and has not answered.
+    asked: Option<Instant>,
+    /// How often it says something, at least.
+    heartbeat: Duration,
     backoff: Backoff,
     /// The credentials were refused since the server last served: the next refusal is final.
-    refused: bool,
+    unauthenticated: bool,
+    /// Closes that said the follower is at fault, since a connection was stable.
+    refusals: u32,
     said: Option<Said>,
     /// The position at which the agent's end was passed on, so that a reconnect does not repeat it.
     ended_at: Option<Seq>,
@@ -125,9 +136,11 @@ impl Session {
             from,
             state: State::Over,
             heard: now,
-            patience: Duration::from_millis(limits::DEAD_MS),
+            asked: None,
+            heartbeat: HEARTBEAT,
             backoff: Backoff::new(seed),
-            refused: false,
+            unauthenticated: false,
+            refusals: 0,
             said: None,
             ended_at: None,
             actions: VecDeque::new(),
@@ -151,7 +164,10 @@ impl Session {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Connecting { until } | State::Waiting { until, .. } => Some(*until),
-            State::Subscribing | State::Following { .. } => Some(self.heard + self.patience),
+            State::Subscribing | State::Following { .. } => Some(match self.asked {
+                None => self.heard + self.part_of_heartbeat(limits::PING_AFTER_MS),
+                Some(asked) => asked + self.part_of_heartbeat(limits::PONG_WITHIN_MS),
+            }),
             State::Over => None,
         }
     }
@@ -175,7 +191,7 @@ impl Session {
         if !matches!(self.state, State::Connecting { .. }) {
             return;
         }
-        self.heard = now;
+        self.hear(now);
         self.said = None;
         self.state = State::Subscribing;
         self.actions.push_back(Action::Send(FromViewer::Subscribe {
@@ -185,9 +201,9 @@ impl Session {
         }));
     }
 
-    /// Something came in that is no frame: a ping, or a frame of a type this client does not know.
+    /// Something came in that is no frame: a ping, a pong, or a frame of a type this client does not know.
     pub(super) fn handle_sign_of_life(&mut self, now: Instant) {
-        self.heard = now;
+        self.hear(now);
     }
 
     /// A frame came in.
@@ -195,14 +211,14 @@ impl Session {
         if !matches!(self.state, State::Subscribing | State::Following { .. }) {
             return;
         }
-        self.heard = now;
+        self.hear(now);
         if log_of(&frame).is_some_and(|log| *log != self.log) {
             return;
         }
         match frame {
-            ToViewer::Hello { heartbeat_ms, .. } => self.patience = patience(heartbeat_ms),
+            ToViewer::Hello { heartbeat_ms, .. } => self.heartbeat = heartbeat(heartbeat_ms),
             ToViewer::Heartbeat { .. } => self.actions.push_back(Action::Send(FromViewer::Pong)),
-            ToViewer::Subscribed { epoch, floor, head, .. } => self.subscribed(epoch, floor, head),
+            ToViewer::Subscribed { epoch, floor, head, .. } => self.subscribed(now, epoch, floor, head),
             ToViewer::Events { events, .. } => self.events(now, events),
             ToViewer::Gap { from, to, reason, .. } => self.gap(from, to, reason),
             ToViewer::Live { head, .. } => self.deliver(Delivery::Live { head }),
@@ -250,12 +266,26 @@ impl Session {
         match &self.state {
             State::Waiting { .. } => self.connect(now),
             State::Connecting { .. } => self.retry(now, "no connection came about in time".to_owned()),
+            State::Subscribing | State::Following { .. } if self.asked.is_none() => {
+                self.asked = Some(now);
+                self.actions.push_back(Action::Ping);
+            }
             State::Subscribing | State::Following { .. } => {
                 self.actions.push_back(Action::Disconnect(CloseCode::NORMAL));
-                self.retry(now, format!("nothing was heard for {} s", self.patience.as_secs()));
+                let silence = now.saturating_duration_since(self.heard).as_secs();
+                self.retry(now, format!("nothing was heard for {silence} s"));
             }
             State::Over => {}
         }
+    }
+
+    fn hear(&mut self, now: Instant) {
+        (self.heard, self.asked) = (now, None);
+    }
+
+    /// A time of §11, which is given for the protocol's own heartbeat, at the heartbeat of this server.
+    fn part_of_heartbeat(&self, ms: u64) -> Duration {
+        self.heartbeat.mul_f64(ms as f64 / limits::HEARTBEAT_MS as f64)
     }
 
     fn connect(&mut self, now: Instant) {
@@ -267,18 +297,18 @@ impl Session {
         self.actions.push_back(Action::Deliver(delivery));
     }
 
-    fn subscribed(&mut self, epoch: Epoch, floor: Seq, head: Seq) {
+    fn subscribed(&mut self, now: Instant, epoch: Epoch, floor: Seq, head: Seq) {
         self.backoff.reset();
-        self.refused = false;
+        self.unauthenticated = false;
         if self.from == Some(StartAt::Head) {
             self.from = Some(StartAt::After(Cursor { epoch: epoch.clone(), seq: head }));
         }
-        self.state = State::Following { epoch: epoch.clone() };
+        self.state = State::Following { epoch: epoch.clone(), since: now };
         self.deliver(Delivery::Subscribed { epoch, floor, head });
     }
 
     fn events(&mut self, now: Instant, events: Vec<Event>) {
-        let State::Following { epoch } = &self.state else {
+        let State::Following { epoch, .. } = &self.state else {
             return self
                 .handle_unreadable(now, "events came before the subscription was confirmed".to_owned());
         };
@@ -330,7 +360,11 @@ impl Session {
             Some(Said { message: message.clone(), retry_after: retry_after_ms.map(Duration::from_millis) });
         if names_log {
             self.actions.push_back(Action::Disconnect(CloseCode::NORMAL));
-            self.closed(now, code.close(), message);
+            match code.close() {
+                // What was asked was understood: it was not damaged on its way.
+                code @ (CloseCode::BAD_REQUEST | CloseCode::TOO_LARGE) => self.refuse(code, message),
+                code => self.closed(now, code, message),
+            }
         }
     }
 
@@ -343,13 +377,20 @@ impl Session {
         match code {
             CloseCode::NORMAL => self.end(None),
             CloseCode::BAD_REQUEST | CloseCode::TOO_LARGE | CloseCode(1002 | 1003 | 1007 | 1009) => {
-                self.end(Some(FollowError::Refused { log, code: code.0, message }));
+                if matches!(self.state, State::Following { since, .. } if now >= since + STABLE) {
+                    self.refusals = 0;
+                }
+                self.refusals += 1;
+                if self.refusals < REFUSALS {
+                    return self.retry(now, message);
+                }
+                self.refuse(code, message);
             }
-            CloseCode::UNAUTHENTICATED if self.refused => {
+            CloseCode::UNAUTHENTICATED if self.unauthenticated => {
                 self.end(Some(FollowError::Unauthenticated { log, message }));
             }
             CloseCode::UNAUTHENTICATED => {
-                self.refused = true;
+                self.unauthenticated = true;
                 self.connect(now);
             }
             CloseCode::FORBIDDEN => self.end(Some(FollowError::Forbidden { log, message })),
@@ -383,6 +424,10 @@ impl Session {
         self.state = State::Waiting { until: now + retry_in, retry_in, reason };
     }
 
+    fn refuse(&mut self, code: CloseCode, message: String) {
+        self.end(Some(FollowError::Refused { log: self.log.clone(), code: code.0, message }));
+    }
+
     fn end(&mut self, error: Option<FollowError>) {
         self.state = State::Over;
         self.actions.push_back(Action::End(error));
@@ -413,11 +458,11 @@ fn log_of(frame: &ToViewer) -> Option<&LogId> {
     }
 }
 
-/// Three heartbeats; a server that announces nonsense gets the protocol's own.
-fn patience(heartbeat_ms: u64) -> Duration {
-    let heartbeat_ms =
-        if heartbeat_ms == 0 { limits::HEARTBEAT_MS } else { heartbeat_ms.min(10 * limits::HEARTBEAT_MS) };
-    Duration::from_millis(3 * heartbeat_ms)
+const HEARTBEAT: Duration = Duration::from_millis(limits::HEARTBEAT_MS);
+
+/// A server's heartbeat; of one that announces nonsense, the protocol's own.
+fn heartbeat(ms: u64) -> Duration {
+    if ms == 0 { HEARTBEAT } else { Duration::from_millis(ms).min(10 * HEARTBEAT) }
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ const TRIED: &[(&str, &str, &str)] = &[
     ("LOG_BYTES", "crates/event-store/src/conformance/bounding.rs", "p3_pruning_by_bytes_raises_the_floor"),
     ("HEARTBEAT_MS", "crates/relay/src/viewer/tests.rs", "silence_is_filled_with_heartbeats_and_three_unanswered_end_it"),
     ("DEAD_MS", "crates/relay/src/ingest/tests.rs", "silence_is_filled_with_heartbeats_and_45_s_of_it_end_the_link"),
+    ("PING_AFTER_MS", "crates/relay/src/client/session/tests.rs", "p14_a_silent_server_is_asked_after_20_s_and_left_5_s_later"),
+    ("PONG_WITHIN_MS", "crates/wrapper/src/link/machine/tests.rs", "a_silent_link_is_kept_alive_and_a_dead_one_is_left"),
     ("STALLED_MS", "crates/relay/src/viewer/tests.rs", "p8_a_viewer_that_takes_nothing_is_closed_after_60_s_and_a_slow_one_is_not"),
     ("TICKET_LIFE_MS", "crates/relay/src/auth/tests.rs", "p18_a_ticket_lives_for_a_minute"),
     ("TICKETS_OUTSTANDING", "crates/relay/src/auth/tests.rs", "p18_the_thousand_and_first_outstanding_ticket_is_refused_until_one_is_used_or_ends"),

@@ -2,14 +2,15 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::{
     SinkExt as _, StreamExt as _,
     stream::{SplitSink, SplitStream},
 };
 use protocol::{
-    CloseCode,
+    AgentId, CloseCode,
     codec::Frame as _,
-    frame::{FromWrapper, ToWrapper},
+    frame::{FromWrapper, ToViewer, ToWrapper},
     limits,
 };
 use reqwest::Url;
@@ -37,10 +38,12 @@ const CLOSE: Duration = Duration::from_secs(1);
 
 type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Io>>>;
 
-/// Where the relay is, and how to get there. Cheap to clone.
+/// Where something of the relay is, and how to get there. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
     url: Url,
+    /// Bytes of the largest message that may come.
+    largest: usize,
     token: Token,
     tls: Arc<ClientConfig>,
     dial: Arc<dyn Dial>,
@@ -69,7 +72,28 @@ pub(super) enum Heard {
 }
 
 impl Endpoint {
-    pub(super) fn new(relay: &str, token: Token, dial: Arc<dyn Dial>) -> Result<Self, LinkError> {
+    /// Where links go.
+    pub(super) fn of_link(relay: &str, token: Token, dial: Arc<dyn Dial>) -> Result<Self, LinkError> {
+        Self::new(relay, "/v1/ingest", ToWrapper::MAX_BYTES, token, dial)
+    }
+
+    /// Where an agent's log is read.
+    pub(super) fn of_log(
+        relay: &str,
+        agent: &AgentId,
+        token: Token,
+        dial: Arc<dyn Dial>,
+    ) -> Result<Self, LinkError> {
+        Self::new(relay, &format!("/v1/agents/{agent}/stream"), ToViewer::MAX_BYTES, token, dial)
+    }
+
+    fn new(
+        relay: &str,
+        path: &str,
+        largest: usize,
+        token: Token,
+        dial: Arc<dyn Dial>,
+    ) -> Result<Self, LinkError> {
         let wrong = || LinkError::Url { url: relay.to_owned() };
         let mut url = Url::parse(relay).map_err(|_| wrong())?;
         let scheme = match url.scheme() {
@@ -82,9 +106,9 @@ impl Endpoint {
         }
         url.set_query(None);
         url.set_fragment(None);
-        let path = format!("{}/v1/ingest", url.path().trim_end_matches('/'));
+        let path = format!("{}{path}", url.path().trim_end_matches('/'));
         url.set_path(&path);
-        Ok(Self { url, token, tls: Arc::new(tls(scheme == "wss")?), dial })
+        Ok(Self { url, largest, token, tls: Arc::new(tls(scheme == "wss")?), dial })
     }
 
     /// Connects. A refusal of the upgrade counts as a close with the code that goes with its status (§8).
@@ -96,8 +120,8 @@ impl Endpoint {
         value.set_sensitive(true);
         request.headers_mut().insert(header::AUTHORIZATION, value);
         let config = WebSocketConfig::default()
-            .max_message_size(Some(ToWrapper::MAX_BYTES))
-            .max_frame_size(Some(ToWrapper::MAX_BYTES))
+            .max_message_size(Some(self.largest))
+            .max_frame_size(Some(self.largest))
             .max_write_buffer_size(4 * FromWrapper::MAX_BYTES);
         let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let port = self.url.port_or_known_default().unwrap_or_default();
@@ -126,6 +150,11 @@ impl Connection {
     pub(super) fn send(&self, frame: &FromWrapper) -> bool {
         let text = Utf8Bytes::try_from(frame.encode()).expect("a frame is JSON, and JSON is UTF-8");
         self.frames.try_send(Message::Text(text)).is_ok()
+    }
+
+    /// Asks the peer for a sign of life, if there is room; if not, the write that waits shows whether there is one.
+    pub(super) fn ping(&self) {
+        let _ = self.frames.try_send(Message::Ping(Bytes::new()));
     }
 
     /// Writes and reads until something happened. Cancel-safe.
@@ -275,6 +304,6 @@ mod tests {
     }
 
     fn endpoint(relay: &str, token: &str) -> Result<Endpoint, LinkError> {
-        Endpoint::new(relay, Token::new(token), Arc::new(Tcp))
+        Endpoint::of_link(relay, Token::new(token), Arc::new(Tcp))
     }
 }

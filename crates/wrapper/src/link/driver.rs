@@ -61,7 +61,9 @@ impl Driver {
             if self.machine.is_over() {
                 return;
             }
-            let deadline = self.machine.deadline().map(|moment| self.clock.instant(moment));
+            // Without room nothing can be said, whatever the time: there will be some, or the write is given up.
+            let deadline = self.machine.deadline().filter(|_| wire.has_room());
+            let deadline = deadline.map(|moment| self.clock.instant(moment));
             let time = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -95,6 +97,11 @@ impl Driver {
                 if let Wire::Open(connection) = wire {
                     // There is room, but for the last words to a relay that takes nothing: those may be lost.
                     connection.send(&frame);
+                }
+            }
+            Action::Ping => {
+                if let Wire::Open(connection) = wire {
+                    connection.ping();
                 }
             }
             Action::Resume { acked } => {

@@ -19,7 +19,8 @@ use crate::{
 };
 
 const HEARTBEAT: Duration = Duration::from_millis(limits::HEARTBEAT_MS);
-const DEAD: Duration = Duration::from_millis(limits::DEAD_MS);
+const PING_AFTER: Duration = Duration::from_millis(limits::PING_AFTER_MS);
+const PONG_WITHIN: Duration = Duration::from_millis(limits::PONG_WITHIN_MS);
 /// A relay that lets the TCP or TLS handshake, or the `hello`, wait for longer is tried again.
 const GREETING: Duration = Duration::from_secs(15);
 /// A link that was live for so long was no failure.
@@ -38,6 +39,8 @@ pub(super) enum Action {
     Connect,
     /// Send this frame.
     Send(FromWrapper),
+    /// Send a WebSocket ping: the relay has been silent, and is there if it answers.
+    Ping,
     /// Tell the outbox through which number the relay has everything; the answer is [`Machine::handle_resumed`].
     Resume { acked: u64 },
     /// Read the next events; the answer is [`Machine::handle_read`].
@@ -76,6 +79,8 @@ pub(super) struct Machine {
     down_since: Moment,
     refusals: u32,
     heard_at: Moment,
+    /// The relay was asked whether it is there, and has not answered.
+    asked_at: Option<Moment>,
     spoke_at: Moment,
 }
 
@@ -133,6 +138,7 @@ impl Machine {
             down_since: now,
             refusals: 0,
             heard_at: now,
+            asked_at: None,
             spoke_at: now,
         }
     }
@@ -157,7 +163,7 @@ impl Machine {
             Phase::Waiting { until } => Some(*until),
             Phase::Opening { give_up, .. } => Some(*give_up),
             Phase::Live(live) => {
-                let beat = (self.spoke_at + HEARTBEAT).min(self.heard_at + DEAD);
+                let beat = (self.spoke_at + HEARTBEAT).min(self.silent_until());
                 Some([live.hold_until, live.draining].into_iter().flatten().fold(beat, Moment::min))
             }
             Phase::Over(_) => None,
@@ -181,7 +187,8 @@ impl Machine {
         if !matches!(self.phase, Phase::Opening { .. }) {
             return;
         }
-        (self.heard_at, self.spoke_at) = (now, now);
+        self.hear(now);
+        self.spoke_at = now;
         let Identity { agent, town, producer, generation, runtime } = self.identity.clone();
         let wrapper_version = env!("CARGO_PKG_VERSION").to_owned();
         // Of a producer that the relay does not know it takes this number first.
@@ -237,12 +244,12 @@ impl Machine {
 
     /// Something came from the relay that is no frame: a sign of life.
     pub(super) fn handle_sign_of_life(&mut self, now: Moment) {
-        self.heard_at = now;
+        self.hear(now);
     }
 
     /// A frame came.
     pub(super) fn handle_frame(&mut self, now: Moment, frame: ToWrapper) {
-        self.heard_at = now;
+        self.hear(now);
         match (frame, &mut self.phase) {
             (ToWrapper::Welcome { acked, limits, .. }, Phase::Opening { limits: welcomed @ None, .. }) => {
                 *welcomed = Some(limits);
@@ -363,13 +370,20 @@ impl Machine {
     }
 
     fn act(&mut self, now: Moment) {
+        let silent_until = self.silent_until();
         match &mut self.phase {
             Phase::Waiting { until } if now >= *until => {
                 self.phase = Phase::Opening { give_up: now + GREETING, limits: None };
                 self.actions.push_back(Action::Connect);
             }
             Phase::Opening { give_up, .. } if now >= *give_up => self.cut(now, "the relay did not answer"),
-            Phase::Live(_) if now >= self.heard_at + DEAD => self.cut(now, "nothing was heard for 45 s"),
+            Phase::Live(_) if now >= silent_until => match self.asked_at {
+                None => {
+                    self.asked_at = Some(now);
+                    self.actions.push_back(Action::Ping);
+                }
+                Some(_) => self.cut(now, "the relay is silent, and answers no ping"),
+            },
             Phase::Live(Live { draining: Some(back), .. }) if now >= *back => {
                 self.cut(now, "the relay goes down")
             }
@@ -384,6 +398,18 @@ impl Machine {
                 }
             }
             Phase::Waiting { .. } | Phase::Opening { .. } | Phase::Over(_) => {}
+        }
+    }
+
+    fn hear(&mut self, now: Moment) {
+        (self.heard_at, self.asked_at) = (now, None);
+    }
+
+    /// When the relay is to be asked whether it is there, or given up.
+    fn silent_until(&self) -> Moment {
+        match self.asked_at {
+            None => self.heard_at + PING_AFTER,
+            Some(asked) => asked + PONG_WITHIN,
         }
     }
 

@@ -116,6 +116,29 @@ async fn a_heartbeat_is_answered() {
 }
 
 #[tokio::test]
+async fn p14_a_server_that_falls_silent_is_asked_by_a_ping_and_left() {
+    let server = Server::bind().await;
+    let mut follow = server.client(Credentials::none()).follow(log(), None);
+    let script = async {
+        let mut first = server.accept().await;
+        first.subscription().await;
+        first.serve("e1", 1, &[1]).await;
+        first
+            .send(&ToViewer::Hello { protocol: 1, heartbeat_ms: 30, server: "gastown/test".to_owned() })
+            .await;
+        let ping = first.socket.next().await.expect("a message").expect("no error");
+        assert!(ping.is_ping(), "{ping:?}");
+        // The answer would leave with the next read, which does not come.
+        let mut second = server.accept().await;
+        assert_eq!(second.subscription().await, Some(StartAt::After(cursor("e1", 1))));
+        second.serve("e1", 2, &[2]).await;
+        (first, second)
+    };
+    let (seen, _served) = tokio::join!(seqs(&mut follow, 2), script);
+    assert_eq!(seen, [1, 2]);
+}
+
+#[tokio::test]
 async fn a_frame_of_events_that_cannot_be_read_is_asked_for_again() {
     let server = Server::bind().await;
     let mut follow = server.client(Credentials::none()).follow(log(), None);

@@ -62,15 +62,96 @@ fn a_change_of_epoch_that_the_server_did_not_name_becomes_a_gap() {
 }
 
 #[test]
-fn a_server_that_is_silent_for_three_heartbeats_is_left_and_tried_again() {
+fn p14_a_silent_server_is_asked_after_20_s_and_left_5_s_later() {
     let mut client = Client::following(None);
-    client.frame(ToViewer::Hello { protocol: 1, heartbeat_ms: 1000, server: "gastown/0".to_owned() });
     client.subscribe("e1", 0, 0);
-    client.pass(Duration::from_millis(2999));
+    client.pass(Duration::from_millis(19_999));
+    assert_eq!(client.pings, 0);
+    client.pass(Duration::from_millis(1));
+    assert_eq!(client.pings, 1);
+    client.pass(Duration::from_millis(4_999));
     assert_eq!(client.disconnects, []);
     client.pass(Duration::from_millis(1));
+    assert_eq!((client.pings, &*client.disconnects), (1, &[CloseCode::NORMAL][..]));
+    let Connection::Waiting { failures: 1, reason, .. } = client.session.connection() else {
+        panic!("waits")
+    };
+    assert_eq!(reason, "nothing was heard for 25 s");
+}
+
+#[test]
+fn a_server_whose_heartbeats_are_lost_stays_as_long_as_it_answers() {
+    let mut client = Client::following(None);
+    client.subscribe("e1", 0, 0);
+    for asked in 1..=10 {
+        client.pass(Duration::from_secs(20));
+        assert_eq!(client.pings, asked);
+        client.pass(Duration::from_secs(4));
+        client.session.handle_sign_of_life(client.now);
+    }
+    assert_eq!(client.disconnects, []);
+}
+
+#[test]
+fn whoever_was_asleep_itself_asks_before_it_leaves() {
+    let mut client = Client::following(None);
+    client.subscribe("e1", 0, 0);
+    client.pass(Duration::from_secs(8 * 3600));
+    assert_eq!((client.pings, &*client.disconnects), (1, &[][..]));
+    client.frame(ToViewer::Heartbeat { time: Timestamp::default() });
+    client.pass(Duration::from_secs(19));
+    assert_eq!((client.pings, &*client.disconnects), (1, &[][..]));
+}
+
+#[test]
+fn the_servers_own_heartbeat_is_what_its_silence_is_measured_by() {
+    let mut client = Client::following(None);
+    client.frame(ToViewer::Hello { protocol: 1, heartbeat_ms: 1_500, server: "gastown/0".to_owned() });
+    client.subscribe("e1", 0, 0);
+    client.pass(Duration::from_millis(2_000));
+    assert_eq!((client.pings, &*client.disconnects), (1, &[][..]));
+    client.pass(Duration::from_millis(500));
     assert_eq!(client.disconnects, [CloseCode::NORMAL]);
-    assert!(matches!(client.session.connection(), Connection::Waiting { failures: 1, .. }));
+}
+
+#[test]
+fn a_close_that_blames_the_follower_is_believed_at_the_third_in_a_row() {
+    for code in
+        [CloseCode::BAD_REQUEST, CloseCode::TOO_LARGE, CloseCode(1002), CloseCode(1003), CloseCode(1007)]
+    {
+        let mut client = Client::following(None);
+        for _ in 0..2 {
+            client.subscribe("e1", 0, 0);
+            client.lost(closed(code));
+            assert!(client.end.is_none(), "{code:?}: the bytes may have been damaged on their way");
+            client.lost(Loss::Network("reset".to_owned()));
+            client.reconnected_from();
+        }
+        client.lost(closed(code));
+        let Some(Some(FollowError::Refused { code: said, .. })) = &client.end else {
+            panic!("{:?}", client.end)
+        };
+        assert_eq!(*said, code.0);
+    }
+}
+
+#[test]
+fn damage_now_and_then_ends_no_follower() {
+    let mut client = Client::following(None);
+    for _ in 0..20 {
+        client.subscribe("e1", 0, 0);
+        client.now += Duration::from_secs(60);
+        client.lost(closed(CloseCode(1007)));
+        assert!(client.end.is_none());
+        client.reconnected_from();
+    }
+}
+
+#[test]
+fn a_request_that_was_understood_and_refused_is_final_at_once() {
+    let mut client = Client::following(None);
+    client.frame(error(ErrorCode::BadRequest, Some(log()), None));
+    assert!(matches!(client.end, Some(Some(FollowError::Refused { code: 4400, .. }))), "{:?}", client.end);
 }
 
 #[test]
@@ -119,14 +200,7 @@ fn close_codes_say_whether_a_reconnect_can_help() {
         assert!(client.end.is_none(), "{code:?} is to be tried again");
         assert!(client.session.deadline().is_some(), "{code:?}");
     }
-    let finals = [
-        CloseCode::BAD_REQUEST,
-        CloseCode::FORBIDDEN,
-        CloseCode::UNKNOWN_LOG,
-        CloseCode::SUPERSEDED,
-        CloseCode::TOO_LARGE,
-    ];
-    for code in finals {
+    for code in [CloseCode::FORBIDDEN, CloseCode::UNKNOWN_LOG, CloseCode::SUPERSEDED] {
         let mut client = Client::following(None);
         client.lost(closed(code));
         assert!(matches!(client.end, Some(Some(_))), "{code:?} is final");
@@ -354,6 +428,7 @@ struct Client {
     disconnects: Vec<CloseCode>,
     connects: usize,
     pongs: usize,
+    pings: usize,
     end: Option<Option<FollowError>>,
 }
 
@@ -369,6 +444,7 @@ impl Client {
             disconnects: Vec::new(),
             connects: 0,
             pongs: 0,
+            pings: 0,
             end: None,
         };
         client.drain();
@@ -423,6 +499,7 @@ impl Client {
                 }
                 Action::Send(FromViewer::Subscribe { cursor, .. }) => self.subscriptions.push(cursor),
                 Action::Send(FromViewer::Pong) => self.pongs += 1,
+                Action::Ping => self.pings += 1,
                 Action::Send(other) => panic!("{other:?} was not to be sent"),
                 Action::Disconnect(code) => self.disconnects.push(code),
                 Action::Deliver(delivery) => self.deliveries.push(line(&delivery)),

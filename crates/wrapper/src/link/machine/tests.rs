@@ -88,11 +88,27 @@ fn a_silent_link_is_kept_alive_and_a_dead_one_is_left() {
     link.pass(15_000);
     assert_eq!(link.said.last().unwrap(), "heartbeat");
     link.frame(ToWrapper::Heartbeat);
-    link.pass(44_999);
+    link.pass(19_999);
+    assert_eq!(link.said.last().unwrap(), "heartbeat");
+    link.pass(1);
+    assert_eq!(link.said.last().unwrap(), "ping");
+    link.pass(4_999);
     assert_eq!(link.machine.state(), LinkState::Live);
     link.pass(1);
     assert_eq!(link.said.last().unwrap(), "close 1000");
-    assert_eq!(link.machine.state(), LinkState::Down { since: Moment::from_ms(60_000) });
+    assert_eq!(link.machine.state(), LinkState::Down { since: Moment::from_ms(40_000) });
+}
+
+#[test]
+fn a_wrapper_that_was_asleep_itself_asks_before_it_leaves() {
+    let mut link = Harness::new("");
+    link.open(0);
+    link.now = link.now + Duration::from_secs(8 * 3_600);
+    link.run();
+    assert_eq!(link.said[1..], ["ping", "heartbeat"]);
+    link.machine.handle_sign_of_life(link.now);
+    link.pass(19_999);
+    assert_eq!((&link.said[3..], link.machine.state()), (&["heartbeat".to_owned()][..], LinkState::Live));
 }
 
 #[test]
@@ -427,6 +443,7 @@ impl Harness {
             match action {
                 Action::Connect => self.connecting = true,
                 Action::Send(frame) => self.sent(frame),
+                Action::Ping => self.said.push("ping".to_owned()),
                 Action::Resume { acked } => {
                     self.ledger.resume(acked);
                     self.machine.handle_resumed(self.now, acked);
