@@ -108,15 +108,3 @@ async fn a_connection_beyond_the_cap_is_closed_and_makes_room_when_another_ends(
     let admitted = async { while http().get(server.http("/healthz")).send().await.is_err() {} };
     within(admitted).await;
 }
-
-#[tokio::test]
-async fn one_viewer_too_many_of_a_log_is_told_to_wait() {
-    let mut config = RelayConfig::default();
-    config.viewers_per_log = 1;
-    let server = Server::with(MemoryStore::new(RetentionPolicy::default()), config).await;
-    server.append("agent/a1", &["1"]).await;
-    let mut only = server.stream("/v1/agents/a1/stream").await;
-    only.until("live").await;
-    let (said, code) = server.stream("/v1/agents/a1/stream").await.closed().await;
-    assert_eq!((&said[said.len() - 1]["code"], code), (&json!("rate_limited"), 4429));
-}

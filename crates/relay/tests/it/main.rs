@@ -18,4 +18,5 @@ mod search;
 mod secrets;
 mod shares;
 mod support;
+mod transports;
 mod websocket;

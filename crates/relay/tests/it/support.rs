@@ -19,7 +19,7 @@ use gastown_relay::{
     },
     server::{Relay, RelayConfig, ServeLimits, now, serve},
 };
-use protocol::{AgentId, LogId, NewEvent, Timestamp};
+use protocol::{AgentId, Epoch, LogId, NewEvent, Timestamp};
 use serde_json::{Value, json};
 use store::{EventStore, MemoryStore, RetentionPolicy, SqliteOptions, SqliteStore};
 use tokio::{net::TcpStream, task::JoinHandle};
@@ -38,6 +38,7 @@ pub(crate) struct Server {
     pub(crate) keys: Keys,
     pub(crate) tickets: Arc<TicketBook>,
     shares: Arc<ShareBook>,
+    store: Arc<dyn EventStore>,
     pub(crate) address: SocketAddr,
     shutdown: CancellationToken,
     serving: JoinHandle<std::io::Result<()>>,
@@ -76,9 +77,9 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let serve = serve(listener, relay.router(), limits, shutdown.clone().cancelled_owned());
-        let follow = (shares.clone(), shutdown.clone());
+        let follow = (shares.clone(), store.clone(), shutdown.clone());
         let serving = tokio::spawn(async move {
-            let (served, ()) = tokio::join!(serve, follow.0.follow(store, follow.1));
+            let (served, ()) = tokio::join!(serve, follow.0.follow(follow.1, follow.2));
             served
         });
         Self {
@@ -86,6 +87,7 @@ impl Server {
             keys,
             tickets,
             shares,
+            store,
             address,
             shutdown,
             serving,
@@ -131,6 +133,11 @@ impl Server {
     pub(crate) async fn append(&self, log: &str, texts: &[&str]) {
         let events = texts.iter().map(|text| event("note", &json!({ "text": text }))).collect();
         self.relay.append(&log.parse::<LogId>().unwrap(), events).await.unwrap();
+    }
+
+    /// The incarnation of a log.
+    pub(crate) async fn epoch(&self, log: &str) -> Epoch {
+        self.store.bounds(&log.parse().unwrap()).await.unwrap().epoch
     }
 
     pub(crate) fn http(&self, path: &str) -> String {
@@ -186,6 +193,11 @@ impl Socket {
         within(self.0.send(message)).await.unwrap();
     }
 
+    /// Sends a frame to a relay that may have closed already.
+    pub(crate) async fn try_send(&mut self, frame: &Value) {
+        let _ = within(self.0.send(Message::text(frame.to_string()))).await;
+    }
+
     /// The stream below, to write what no client would.
     pub(crate) fn raw(&mut self) -> &mut MaybeTlsStream<TcpStream> {
         self.0.get_mut()
@@ -193,8 +205,13 @@ impl Socket {
 
     /// The next frame, or the code of the close.
     pub(crate) async fn next_or_close(&mut self) -> Result<Value, u16> {
+        Ok(serde_json::from_str(&self.text_or_close().await?).unwrap())
+    }
+
+    /// The text of the next frame, or the code of the close.
+    pub(crate) async fn text_or_close(&mut self) -> Result<String, u16> {
         match within(self.0.next()).await {
-            Some(Ok(Message::Text(text))) => Ok(serde_json::from_str(&text).unwrap()),
+            Some(Ok(Message::Text(text))) => Ok(text.to_string()),
             Some(Ok(Message::Close(Some(close)))) => Err(close.code.into()),
             other => panic!("a frame or a close was to come, not {other:?}"),
         }
