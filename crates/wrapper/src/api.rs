@@ -5,7 +5,7 @@ mod routes;
 use std::{
     future::IntoFuture as _,
     io::Write as _,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -125,17 +125,17 @@ pub struct Api {
 }
 
 impl Api {
-    /// Listens on a port of the system's choice on loopback, and writes `{"port", "token"}` to `<state-dir>/api.json`
-    /// with mode 0600. Requests go to `requests`; `status` is what `GET /job/status` shows.
+    /// Serves on a listener, which is to be one of loopback, and writes `{"port", "token"}` to `<state-dir>/api.json` with
+    /// mode 0600. Requests go to `requests`; `status` is what `GET /job/status` shows. It needs a tokio runtime.
     ///
     /// # Errors
-    /// When it cannot listen or write.
-    pub async fn start(
+    /// When it cannot write.
+    pub fn start(
+        listener: TcpListener,
         state_dir: &Path,
         status: watch::Receiver<JobStatus>,
         requests: mpsc::Sender<ApiRequest>,
     ) -> std::io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         let file = state_dir.join("api.json");

@@ -4,7 +4,8 @@
 //! What it does not do: it knows nothing of viewers, towns or other agents, and it never stops an agent because a link
 //! is down.
 //!
-//! - [`run`] is the whole wrapper, from [`Options`] to an [`Exit`]; [`Shutdown`] tells it to end.
+//! - [`run`] is the whole wrapper, from [`Options`] to an [`Exit`]; [`Shutdown`] tells it to end. [`run_in`] is the same in
+//!   other [`Surroundings`] than this machine.
 //! - [`runtime::AgentRuntime`] is what an agent is run with; a new kind of agent is one implementation of it.
 //! - [`guard`] is the small process between wrapper and agent server that leaves no orphan.
 //!
@@ -39,4 +40,4 @@ pub use guard::{GuardArgs, guard};
 pub use options::{Options, OptionsError};
 pub use runtime::RuntimeKind;
 pub use shutdown::{Shutdown, ShutdownLevel, ShutdownTrigger};
-pub use wrapper::{RunError, run};
+pub use wrapper::{RunError, Surroundings, run, run_in};

@@ -3,15 +3,16 @@
 mod connection;
 mod dial;
 mod driver;
+mod log;
 mod machine;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use protocol::{
     AgentId, CloseCode, Command, CommandId, CommandResult, Timestamp, TownId,
+    config::SealedConfig,
     frame::{RuntimeInfo, WrapperState},
 };
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -22,6 +23,7 @@ use crate::{
 use connection::Endpoint;
 pub use dial::{Dial, Io};
 use driver::{Driver, Input};
+pub(crate) use log::Log;
 use machine::{Identity, Machine};
 
 /// Commands that the wrapper has not taken yet; more are refused as `rate_limited`.
@@ -71,7 +73,7 @@ impl fmt::Debug for Token {
 }
 
 /// A command, and the resolved town config where the relay gave one.
-pub type Commanded = (CommandId, Command, Option<Value>);
+pub type Commanded = (CommandId, Command, Option<SealedConfig>);
 
 /// How a link is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +121,12 @@ pub struct LinkHandle {
 /// # Errors
 /// When the relay's URL is not understood.
 pub fn spawn(config: LinkConfig, outbox: Outbox, clock: Clock) -> Result<Link, LinkError> {
-    spawn_over(Arc::new(dial::Tcp), config, outbox, clock)
+    spawn_over(tcp(), config, outbox, clock)
+}
+
+/// The network of this machine.
+pub(crate) fn tcp() -> Arc<dyn Dial> {
+    Arc::new(dial::Tcp)
 }
 
 /// As [`spawn`], over another network than this machine's.
@@ -133,7 +140,7 @@ pub fn spawn_over(
     clock: Clock,
 ) -> Result<Link, LinkError> {
     let LinkConfig { relay, token, agent, town, generation, runtime, seed } = config;
-    let endpoint = Endpoint::new(&relay, token, dial)?;
+    let endpoint = Endpoint::of_link(&relay, token, dial)?;
     let producer = outbox.producer().clone();
     let identity = Identity { agent, town, producer, generation, runtime };
     let mut progress = outbox.progress();

@@ -6,18 +6,22 @@ mod history;
 mod life;
 mod state_dir;
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use protocol::{agent::Resumed, frame::RuntimeInfo, view::SessionView};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
 
 use self::{book::Book, life::Life, state_dir::StateDir};
 use crate::{
     Clock, Exit, Options, OptionsError, Shutdown,
     api::{Api, JobStatus},
-    link::{self, LinkConfig, LinkError},
+    link::{self, Dial, LinkConfig, LinkError},
     outbox::{Outbox, OutboxError, OutboxLimits},
     recovery,
+    runtime::AgentRuntime,
 };
 
 /// How long the end waits for the relay to have everything.
@@ -71,7 +75,45 @@ pub enum RunError {
 /// When it cannot begin at all: wrong options, or a state dir that cannot be used. Whatever fails later is an event or
 /// an [`Exit`].
 pub async fn run(options: Options, shutdown: Shutdown) -> Result<Exit, RunError> {
-    let runtime = options.runtime.build(&options)?;
+    let surroundings = Surroundings::of_this_machine(&options).await?;
+    run_in(surroundings, options, shutdown).await
+}
+
+/// What a wrapper has around it: this machine, or what a simulation has in its place.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// What the agent is run with.
+    pub runtime: Arc<dyn AgentRuntime>,
+    /// Where events wait until the relay has them: in the state dir.
+    pub outbox: Outbox,
+    /// How the relay is reached.
+    pub dial: Arc<dyn Dial>,
+    /// Where the local API listens, if there is to be one.
+    pub api: Option<TcpListener>,
+}
+
+impl Surroundings {
+    async fn of_this_machine(options: &Options) -> Result<Self, RunError> {
+        let runtime = options.runtime.build(options)?;
+        let dir = StateDir::open(&options.state_dir)?.path().join("outbox");
+        let opened = tokio::task::spawn_blocking(move || Outbox::open(dir, OutboxLimits::default())).await;
+        let outbox = opened.expect("opening an outbox does not panic")?;
+        let api = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let api = Some(api.map_err(|source| RunError::Api { source })?);
+        Ok(Self { runtime, outbox, dial: link::tcp(), api })
+    }
+}
+
+/// As [`run`], but in these surroundings, whatever the options say of the agent.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_in(
+    surroundings: Surroundings,
+    options: Options,
+    shutdown: Shutdown,
+) -> Result<Exit, RunError> {
+    let Surroundings { runtime, outbox, dial, api } = surroundings;
     let token = options.token()?;
     let clock = Clock::start();
     let directory = options
@@ -79,30 +121,28 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Exit, RunError>
         .canonicalize()
         .map_err(|source| RunError::Directory { path: options.dir.clone(), source })?;
     let state = StateDir::open(&options.state_dir)?;
-    let outbox = {
-        let dir = state.path().join("outbox");
-        let opened = tokio::task::spawn_blocking(move || Outbox::open(dir, OutboxLimits::default())).await;
-        opened.expect("opening an outbox does not panic")?
-    };
     let generation = state.next_generation(options.generation)?;
-    let link = link::spawn(
-        LinkConfig {
-            relay: options.relay.clone(),
-            token: token.clone(),
-            agent: options.agent.clone(),
-            town: options.town.clone(),
-            generation,
-            runtime: RuntimeInfo { name: runtime.name().to_owned(), version: String::new() },
-            seed: rand::random(),
-        },
-        outbox.clone(),
-        clock,
-    )?;
+    let config = LinkConfig {
+        relay: options.relay.clone(),
+        token,
+        agent: options.agent.clone(),
+        town: options.town.clone(),
+        generation,
+        runtime: RuntimeInfo { name: runtime.name().to_owned(), version: String::new() },
+        seed: rand::random(),
+    };
+    let log = link::Log::of(&config, Arc::clone(&dial))?;
+    let link = link::spawn_over(dial, config, outbox.clone(), clock)?;
     let (status, watched) = watch::channel(JobStatus::default());
     let (asks, requests) = mpsc::channel(API_REQUESTS);
-    let api = Api::start(state.path(), watched, asks).await.map_err(|source| RunError::Api { source })?;
+    let api = match api {
+        Some(listener) => Some(
+            Api::start(listener, state.path(), watched, asks).map_err(|source| RunError::Api { source })?,
+        ),
+        None => None,
+    };
 
-    let said = history::recall(&outbox, &link.handle(), &options.relay, &options.agent, &token).await?;
+    let said = history::recall(&outbox, &link.handle(), log).await?;
     let is_resumed = said.is_some();
     let mut book = Book::new(said.unwrap_or_default(), outbox.clone(), clock);
     if let Some(folder) = &options.keep_output {
@@ -118,7 +158,9 @@ pub async fn run(options: Options, shutdown: Shutdown) -> Result<Exit, RunError>
         shutdown,
     )?;
     let (exit, link) = life.live(link, requests).await;
-    api.close().await;
+    if let Some(api) = api {
+        api.close().await;
+    }
     if !matches!(exit, Exit::Superseded | Exit::Refused) && !link.handle().flush(FLUSH_FOR).await {
         tracing::warn!("the relay does not have everything yet: the next run sends it");
     }

@@ -142,7 +142,8 @@ impl Served {
         let dir = tempfile::tempdir().unwrap();
         let (status, shown) = watch::channel(JobStatus::default());
         let (sender, requests) = mpsc::channel(4);
-        let api = Api::start(dir.path(), shown, sender).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = Api::start(listener, dir.path(), shown, sender).unwrap();
         let file = serde_json::from_slice(&std::fs::read(dir.path().join("api.json")).unwrap()).unwrap();
         Self { api, dir, file, status, requests }
     }

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use protocol::{AgentId, Event, Seq, view::SessionView};
-use serde::Deserialize;
+use protocol::{Seq, view::SessionView};
 
 use crate::{
-    link::{LinkHandle, Token},
+    link::{LinkHandle, Log},
     outbox::{Outbox, OutboxError},
 };
 
@@ -17,9 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) async fn recall(
     outbox: &Outbox,
     link: &LinkHandle,
-    relay: &str,
-    agent: &AgentId,
-    token: &Token,
+    log: Log,
 ) -> Result<Option<SessionView>, OutboxError> {
     if outbox.progress().borrow().next <= 1 {
         return Ok(None);
@@ -30,7 +27,7 @@ pub(super) async fn recall(
         if !link.flush(PATIENCE).await {
             return None;
         }
-        match read(relay, agent, token).await {
+        match log.fold().await {
             Ok(view) => Some(view),
             Err(error) => {
                 tracing::warn!(
@@ -49,62 +46,4 @@ pub(super) async fn recall(
         view.apply(&event.at(Seq::new(seq)));
     }
     Ok(Some(view))
-}
-
-/// Folds the whole log, page by page (§4.1).
-async fn read(relay: &str, agent: &AgentId, token: &Token) -> Result<SessionView, reqwest::Error> {
-    let http = client()?;
-    let url = format!("{}/v1/agents/{agent}/events", http_url(relay));
-    let mut view = SessionView::default();
-    let mut cursor: Option<(String, Seq)> = None;
-    loop {
-        let mut request = http.get(&url).bearer_auth(token.reveal()).query(&[("limit", "1000")]);
-        if let Some((epoch, after)) = &cursor {
-            request = request.query(&[("epoch", epoch.as_str()), ("after", &after.to_string())]);
-        }
-        let page: Page = request.send().await?.error_for_status()?.json().await?;
-        for event in &page.events {
-            view.apply(event);
-        }
-        match page.events.last() {
-            Some(last) if page.more => cursor = Some((page.epoch, last.seq)),
-            Some(_) | None => return Ok(view),
-        }
-    }
-}
-
-fn client() -> Result<reqwest::Client, reqwest::Error> {
-    // The provider may be set already: by the link, or by whoever embeds the wrapper.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none()).build()
-}
-
-/// The relay's URL for requests, whichever of its forms was given.
-fn http_url(relay: &str) -> String {
-    let relay = relay.trim_end_matches('/');
-    match relay.split_once("://") {
-        Some(("ws", rest)) => format!("http://{rest}"),
-        Some(("wss", rest)) => format!("https://{rest}"),
-        Some(_) | None => relay.to_owned(),
-    }
-}
-
-#[derive(Deserialize)]
-struct Page {
-    epoch: String,
-    events: Vec<Event>,
-    #[serde(default)]
-    more: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_relay_is_asked_over_http_however_it_is_written() {
-        assert_eq!(http_url("ws://127.0.0.1:1/"), "http://127.0.0.1:1");
-        assert_eq!(http_url("wss://relay.example"), "https://relay.example");
-        assert_eq!(http_url("http://127.0.0.1:1"), "http://127.0.0.1:1");
-    }
 }

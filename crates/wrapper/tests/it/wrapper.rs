@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{
         State, WebSocketUpgrade,
         ws::{Message, WebSocket},
@@ -16,9 +16,9 @@ use axum::{
 };
 use gastown_wrapper::{Exit, Options, RunError, RuntimeKind, Shutdown, ShutdownLevel, ShutdownTrigger, run};
 use protocol::{
-    Command, CommandResult, ErrorCode, NewEvent, Seq,
-    codec::Frame as _,
-    frame::{FromWrapper, IngestLimits, ToWrapper},
+    Command, CommandResult, ErrorCode, LogId, NewEvent, Seq,
+    codec::Frame,
+    frame::{FromWrapper, IngestLimits, ToViewer, ToWrapper},
     view::{Lifecycle, SessionView},
 };
 use serde_json::{Value, json};
@@ -239,7 +239,7 @@ impl Relay {
         };
         let router = Router::new()
             .route("/v1/ingest", get(ingest))
-            .route("/v1/agents/{agent}/events", get(page))
+            .route("/v1/agents/{agent}/stream", get(stream))
             .with_state(relay.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         relay
@@ -323,14 +323,22 @@ async fn serve(relay: Relay, mut socket: WebSocket) {
     }
 }
 
-fn words(frame: &ToWrapper) -> Message {
+fn words(frame: &impl Frame) -> Message {
     Message::Text(String::from_utf8(frame.encode().to_vec()).expect("JSON is UTF-8").into())
 }
 
-async fn page(State(relay): State<Relay>) -> Json<Value> {
+/// The log as a viewer is given it.
+async fn stream(State(relay): State<Relay>, upgrade: WebSocketUpgrade) -> Response {
+    let log: LogId = "agent/a1".parse().unwrap();
     let events = relay.log.lock().unwrap().events.clone();
     let events: Vec<_> = (1_u64..).zip(events).map(|(seq, event)| event.at(Seq::new(seq))).collect();
-    Json(json!({ "epoch": "e", "floor": 0, "head": events.len(), "events": events, "more": false }))
+    let live = ToViewer::Live { log: log.clone(), head: Seq::new(events.len() as u64) };
+    upgrade.on_upgrade(async move |mut socket| {
+        for frame in [ToViewer::Events { log, events }, live] {
+            let _ = socket.send(words(&frame)).await;
+        }
+        while let Some(Ok(_)) = socket.recv().await {}
+    })
 }
 
 fn is_idle(view: &SessionView) -> bool {
