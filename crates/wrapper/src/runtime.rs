@@ -1,6 +1,7 @@
 //! What an agent is run with: the trait, and its implementations.
 
 pub mod acp;
+mod control;
 pub mod opencode;
 mod output;
 mod process;

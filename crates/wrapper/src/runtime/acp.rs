@@ -45,13 +45,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     conversation::Conversation,
-    driver::{Control, Driver, Open},
+    driver::{Driver, Open},
     handshake::{Ready, shake_hands},
     pipe::Pipe,
     terminals::Terminals,
 };
 use super::{
-    AgentRuntime, RunningAgent, SIGNALS, Start, failed,
+    AgentRuntime, RunningAgent, SIGNALS, Start,
+    control::Control,
+    failed,
     process::{AgentProcess, Launch},
     record::Record,
 };
@@ -63,7 +65,7 @@ const START_DEADLINE: Duration = Duration::from_secs(90);
 /// What the guard leaves the agent between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Commands and news that may wait for the driver.
+/// News of terminals that may wait for the driver.
 const WAITING: usize = 64;
 
 /// Runs an ACP agent.
@@ -156,7 +158,7 @@ impl AgentRuntime for Acp {
         match ready {
             Ok(ready) => {
                 process.find_agent();
-                Ok(self.run(ready, process, pipe, &folder, &start, tasks))
+                Ok(self.run(ready, process, pipe, &folder, &start, &tasks))
             }
             Err(why) => {
                 process.stop().await;
@@ -174,15 +176,15 @@ impl Acp {
         pipe: Pipe,
         folder: &Path,
         start: &Start,
-        tasks: TaskTracker,
+        tasks: &TaskTracker,
     ) -> RunningAgent {
         let Ready { info, session, resumed, settings, can } = ready;
         let record = Record::write(&start.state_dir, &process, &session, &json!({}));
         let (signals, receiver) = mpsc::channel(SIGNALS);
         let last = signals.clone().try_reserve_owned().expect("nothing was sent yet");
         let (news, newspaper) = mpsc::channel(WAITING);
-        let (requests, inbox) = mpsc::channel(WAITING);
         let stop = CancellationToken::new();
+        let (control, inbox) = Control::new(stop.clone(), tasks.clone());
         let directory = folder.display().to_string();
         let agent = info.clone();
         let mut conversation =
@@ -201,7 +203,7 @@ impl Acp {
             terminals: Terminals::new(self.guard.clone(), folder, self.environment.clone(), news),
             process,
             signals,
-            stop: stop.clone(),
+            stop,
             open: Open::default(),
             files: JoinSet::new(),
         };
@@ -213,7 +215,7 @@ impl Acp {
             resumed,
             context_limits: BTreeMap::new(),
             signals: receiver,
-            control: Arc::new(Control { requests, stop, tasks }),
+            control: Arc::new(control),
         }
     }
 }

@@ -68,7 +68,7 @@ use async_trait::async_trait;
 use protocol::{Command, PermissionReply, Timestamp, agent::Failed, frame::RuntimeInfo};
 use serde_json::{Value, json};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -77,7 +77,11 @@ use self::{
     machine::{Machine, NothingWaits, Output, Pace},
     work_folder::News,
 };
-use super::{AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start, failed};
+use super::{
+    AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start,
+    control::{Control, Request},
+    failed,
+};
 use crate::{Clock, Options, OptionsError};
 
 pub use self::scenario::{Scenario, ScenarioError};
@@ -148,9 +152,9 @@ impl AgentRuntime for Scripted {
         let session = machine.session().to_owned();
         let (signals, receiver) = mpsc::channel(SIGNALS);
         let last = signals.clone().reserve_owned().await.expect("the receiver is in this function");
-        let (requests, inbox) = mpsc::channel(16);
         let stop = CancellationToken::new();
         let agent = TaskTracker::new();
+        let (control, inbox) = Control::new(stop.clone(), agent.clone());
         let driver = Driver {
             machine,
             wall,
@@ -159,7 +163,7 @@ impl AgentRuntime for Scripted {
             last,
             tools: TaskTracker::new(),
             running: BTreeMap::new(),
-            stop: stop.clone(),
+            stop,
         };
         agent.spawn(driver.run(inbox));
         agent.close();
@@ -169,7 +173,7 @@ impl AgentRuntime for Scripted {
             resumed,
             context_limits: BTreeMap::new(),
             signals: receiver,
-            control: Arc::new(Control { requests, stop, agent }),
+            control: Arc::new(control),
         })
     }
 }
@@ -190,41 +194,6 @@ struct Wall {
 impl Wall {
     fn now(&self) -> Timestamp {
         self.began.after(self.clock.now().since(crate::Moment::START))
-    }
-}
-
-/// A command on its way to the driver.
-#[derive(Debug)]
-struct Request {
-    command: Command,
-    answer: oneshot::Sender<Result<Option<Value>, CommandError>>,
-}
-
-#[derive(Debug)]
-struct Control {
-    requests: mpsc::Sender<Request>,
-    stop: CancellationToken,
-    agent: TaskTracker,
-}
-
-#[async_trait]
-impl AgentControl for Control {
-    async fn command(&self, command: Command) -> Result<Option<Value>, CommandError> {
-        let (answer, answered) = oneshot::channel();
-        let gone = || CommandError::Unreachable { message: "the agent has ended".to_owned() };
-        self.requests.send(Request { command, answer }).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
-    }
-
-    async fn stop(&self) {
-        self.stop.cancel();
-        self.agent.wait().await;
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }
 

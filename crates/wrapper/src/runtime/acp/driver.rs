@@ -5,14 +5,10 @@ use std::{
     path::PathBuf,
 };
 
-use async_trait::async_trait;
 use protocol::{Command, Prompt};
 use serde_json::{Value, json};
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinSet,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     content::PromptCapabilities,
@@ -26,45 +22,9 @@ use super::{
 use crate::{
     Clock,
     runtime::{
-        AgentControl, CommandError, Ended, Signal, process::AgentProcess, record::Record, shape::emit::Tokens,
+        CommandError, Ended, Signal, control::Request, process::AgentProcess, record::Record, shape::emit::Tokens,
     },
 };
-
-/// A command on its way to the driver.
-#[derive(Debug)]
-pub(super) struct Request {
-    command: Command,
-    answer: oneshot::Sender<Result<Option<Value>, CommandError>>,
-}
-
-/// Steers the agent.
-#[derive(Debug)]
-pub(super) struct Control {
-    pub(super) requests: mpsc::Sender<Request>,
-    pub(super) stop: CancellationToken,
-    pub(super) tasks: TaskTracker,
-}
-
-#[async_trait]
-impl AgentControl for Control {
-    async fn command(&self, command: Command) -> Result<Option<Value>, CommandError> {
-        let (answer, answered) = oneshot::channel();
-        let gone = || CommandError::Unreachable { message: "the agent has ended".to_owned() };
-        self.requests.send(Request { command, answer }).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
-    }
-
-    async fn stop(&self) {
-        self.stop.cancel();
-        self.tasks.wait().await;
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
 
 /// Everything around one conversation.
 #[derive(Debug)]

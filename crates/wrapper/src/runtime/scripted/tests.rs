@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use protocol::{Answer, Delivery, NewEvent, Prompt, Seq, view::SessionView};
 
 use super::{tool::Outcome, *};
+use crate::runtime::AgentControl;
 
 #[test]
 fn every_demo_scenario_folds_to_a_consistent_transcript() {
@@ -308,7 +309,7 @@ async fn the_feature_scenario_really_writes_a_program_whose_tests_pass() {
         if *event.kind == *"permission.asked" {
             let (id, control) = (data["id"].as_str().unwrap().to_owned(), Arc::clone(&agent.control));
             let reply = Command::Permission { id, reply: PermissionReply::Once, message: None };
-            return Next::Send(control, reply);
+            return Next::Send(control, Box::new(reply));
         }
         let state = &data["part"]["state"];
         if state["status"] == "completed" && data["part"]["tool"] == "bash" {
@@ -616,7 +617,7 @@ async fn start(file: &str, folder: &Path) -> RunningAgent {
 
 enum Next {
     Wait,
-    Send(Arc<dyn AgentControl>, Command),
+    Send(Arc<dyn AgentControl>, Box<Command>),
     Stop,
 }
 
@@ -629,7 +630,7 @@ async fn until(agent: &mut RunningAgent, mut step: impl FnMut(&RunningAgent, &Ne
         let Some(Signal::Event(event)) = next else { panic!("the agent ended: {next:?}") };
         match step(agent, &event) {
             Next::Wait => {}
-            Next::Send(control, command) => drop(control.command(command).await.unwrap()),
+            Next::Send(control, command) => drop(control.command(*command).await.unwrap()),
             Next::Stop => return,
         }
     }
