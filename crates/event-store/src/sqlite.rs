@@ -2,6 +2,7 @@
 
 mod backup;
 mod block;
+mod checkpoint;
 mod checksum;
 mod figures;
 mod file;
@@ -116,13 +117,21 @@ impl SqliteStore {
             ended,
             lock: Mutex::new(Some(lock)),
         };
-        let writer = Writer::new(conn, path, Arc::clone(&live), logs, index);
+        let copying = file::connect(&path).map_err(|source| file::refine(&path, source))?;
+        let (checkpoints, copier) = checkpoint::checkpoints(&path);
+        let writer = Writer::new(conn, path, Arc::clone(&live), logs, index, checkpoints);
         // The last connection to close takes the write-ahead log away: of two that close at once, neither may be the last.
         let (reads_on, others_gone) = std::sync::mpsc::channel::<Infallible>();
         let guard = alive.clone();
         store.spawn("event-store-writer", move || {
             writer.run(write_jobs, &others_gone);
             drop(guard);
+        })?;
+        let guards = (reads_on.clone(), alive.clone());
+        store.spawn("event-store-copier", move || {
+            copier.run(&copying);
+            drop(copying);
+            drop(guards);
         })?;
         // On a thread of its own, so that no read waits for a search.
         let guards = (reads_on.clone(), alive.clone());

@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -18,10 +19,13 @@ pub(super) const SCHEMA_VERSION: i32 = 2;
 const PAGE_BYTES: u64 = 16 * 1024;
 /// The write-ahead log is cut back to this after a checkpoint.
 const WAL_BYTES: u64 = 64 * 1024 * 1024;
-/// Pages in the write-ahead log after which the writer checkpoints: 64 MiB.
-pub(super) const CHECKPOINT_PAGES: u32 = 4096;
+/// Pages in the write-ahead log after which it is copied into the database: 48 MiB, so that what is written meanwhile
+/// has room.
+pub(super) const CHECKPOINT_PAGES: u32 = 3072;
 /// SQLite checkpoints within the commit at this many, should the writer not see how many there are.
 const AUTOCHECKPOINT_PAGES: u32 = 4 * CHECKPOINT_PAGES;
+/// How long a statement of the writer waits for a lock that another connection of this process has.
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 /// Compiled statements that a connection keeps: all there are.
 const STATEMENTS: usize = 64;
 
@@ -146,7 +150,7 @@ fn check_magic(path: &Path) -> Result<(), OpenError> {
     Err(OpenError::NotAStore { path: path.to_owned() })
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,

@@ -94,6 +94,11 @@ impl Backlog {
         self.next = self.next.max(id);
     }
 
+    /// Whether there is something to be filed.
+    pub(super) fn is_too_long(&self) -> bool {
+        self.bytes > self.limit
+    }
+
     /// Files about so many events, if the journal is too long. Goes by what was committed before this transaction.
     pub(super) fn file(&self, conn: &Connection, events: usize) -> rusqlite::Result<Filed> {
         let mut filed = Filed::default();

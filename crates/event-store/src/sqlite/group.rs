@@ -96,31 +96,26 @@ struct Touched {
 }
 
 impl<'a> Group<'a> {
-    pub(super) fn new(conn: &'a Connection, live: &'a LiveLogs, logs: &'a mut Logs) -> Self {
+    /// In a transaction that has begun, and has filed this.
+    pub(super) fn new(conn: &'a Connection, live: &'a LiveLogs, logs: &'a mut Logs, filed: Filed) -> Self {
         logs.tick += 1;
+        let commit = Commit { filed: filed.events, ..Commit::default() };
+        let mut index = search::Changes::default();
+        for (log, through) in filed.pruned() {
+            index.forget_through(log, through);
+        }
         Self {
             conn,
             live,
             logs,
-            filed: Filed::default(),
+            filed,
             touched: BTreeMap::new(),
             journal: Appendings::default(),
             appends: Vec::new(),
-            index: search::Changes::default(),
+            index,
             begun: figures::now(),
-            commit: Commit::default(),
+            commit,
         }
-    }
-
-    /// Begins, and files about twice as many events as it will append, so that the journal cannot grow.
-    pub(super) fn begin(&mut self, events: usize) -> rusqlite::Result<()> {
-        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        self.filed = self.logs.backlog.file(self.conn, events * 2)?;
-        self.commit.filed = self.filed.events;
-        for (log, through) in self.filed.pruned() {
-            self.index.forget_through(log, through);
-        }
-        Ok(())
     }
 
     /// Does one job. An error is one of the database; what a job may not do is in its outcome.

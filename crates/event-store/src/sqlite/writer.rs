@@ -1,22 +1,15 @@
 //! The one thread that writes: it takes what waits, up to a bound, and commits it in one transaction.
 
-use std::{
-    convert::Infallible,
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    path::PathBuf,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use protocol::{LogId, Timestamp};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    checkpoint::Checkpoints,
     figures,
-    file::CHECKPOINT_PAGES,
+    filing::Filed,
     group::{Group, Logs, Outcome},
     live::LiveLogs,
     search::Index,
@@ -31,8 +24,6 @@ const GROUP_BYTES: usize = 1024 * 1024;
 const MANY: usize = 16;
 /// until none has come for so long: what a woken task needs to get going, and a fraction of a sync.
 const MOMENT: Duration = Duration::from_micros(50);
-/// How long a statement waits for a lock that another connection of this process has.
-const BUSY: Duration = Duration::from_secs(5);
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -61,10 +52,9 @@ pub(super) struct Writer {
     pub(super) live: Arc<LiveLogs>,
     pub(super) logs: Logs,
     index: Index,
-    /// The index of the write-ahead log.
-    wal_index: Option<File>,
-    /// As many frames make the next checkpoint.
-    checkpoint_at: u32,
+    checkpoints: Checkpoints,
+    /// What was filed in the transaction that is open, ahead of the jobs that it will carry out.
+    ahead: Option<Filed>,
 }
 
 /// What a failed transaction means for what comes after it.
@@ -85,11 +75,9 @@ impl Writer {
         live: Arc<LiveLogs>,
         logs: Logs,
         index: Index,
+        checkpoints: Checkpoints,
     ) -> Self {
-        let mut wal_index = path.as_os_str().to_owned();
-        wal_index.push("-shm");
-        let wal_index = File::open(wal_index).ok();
-        Self { conn, path, live, logs, index, wal_index, checkpoint_at: CHECKPOINT_PAGES }
+        Self { conn, path, live, logs, index, checkpoints, ahead: None }
     }
 
     /// Works until every handle is gone and all that was queued is done, or until the disk fails. Its connection closes after
@@ -103,7 +91,7 @@ impl Writer {
         while let Some(first) = jobs.blocking_recv() {
             let waiting = gather(first, &mut jobs, answered);
             answered = waiting.len();
-            if let Err(error) = self.commit(waiting) {
+            if let Err(error) = self.serve(waiting) {
                 tracing::error!(%error, path = %self.path.display(), "the event store failed and is closed");
                 self.live.close("the disk failed; open it again");
                 // Jobs that still wait, and those of this group, learn it from their dropped replies.
@@ -111,11 +99,28 @@ impl Writer {
             }
         }
         self.live.close("it was closed");
+        let Self { conn, path, checkpoints, .. } = self;
+        // It ends the thread that copies.
+        drop(checkpoints);
         while others.recv().is_ok() {}
         // So that a closed store is one file. If it fails the write-ahead log stays, and the next opener takes it over.
-        let checkpoint = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if let Err(error) = checkpoint {
-            tracing::warn!(%error, path = %self.path.display(), "the write-ahead log could not be emptied");
+        let emptied =
+            roll_back(&conn).and_then(|()| conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+        if let Err(error) = emptied {
+            tracing::warn!(%error, path = %path.display(), "the write-ahead log could not be emptied");
+        }
+    }
+
+    /// Commits the jobs, then does what is better done while those who were answered get going again.
+    fn serve(&mut self, jobs: Vec<Job>) -> rusqlite::Result<()> {
+        let events = jobs.iter().map(Job::appends).sum();
+        self.commit(jobs)?;
+        let done =
+            self.checkpoints.go_on(&self.conn, &self.live.counts).and_then(|()| self.file_ahead(events));
+        match done {
+            Err(error) if Failure::of(&error) == Failure::Fatal => Err(error),
+            // Whoever appends next is told if it does not go then either.
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
@@ -126,7 +131,7 @@ impl Writer {
                 for (job, outcome) in jobs.into_iter().zip(outcomes) {
                     reply(job, Ok(outcome));
                 }
-                return self.check_wal();
+                return Ok(());
             }
             Err(error) => error,
         };
@@ -154,60 +159,45 @@ impl Writer {
 
     /// One transaction; shows its effects once it is committed, and leaves no trace if it is not.
     fn transact(&mut self, jobs: &[Job]) -> rusqlite::Result<Vec<Outcome>> {
-        let events = jobs.iter().map(Job::appends).sum();
-        let mut group = Group::new(&self.conn, &self.live, &mut self.logs);
-        let done = group.begin(events).and_then(|()| {
-            let outcomes =
-                jobs.iter().map(|job| group.carry_out(job)).collect::<rusqlite::Result<Vec<_>>>()?;
-            group.commit(&mut self.index)?;
-            Ok(outcomes)
-        });
+        let filed = match self.ahead.take() {
+            Some(filed) => filed,
+            None => self.begin(jobs.iter().map(Job::appends).sum())?,
+        };
+        let mut group = Group::new(&self.conn, &self.live, &mut self.logs, filed);
+        let done = jobs.iter().map(|job| group.carry_out(job)).collect::<rusqlite::Result<Vec<_>>>();
+        let done = done.and_then(|outcomes| group.commit(&mut self.index).map(|()| outcomes));
         match done {
-            Ok(outcomes) => {
-                group.publish();
-                Ok(outcomes)
-            }
-            Err(error) => {
+            Ok(_) => group.publish(),
+            Err(_) => {
                 group.abandon();
-                // Some failures have rolled it back already.
-                if !self.conn.is_autocommit() {
-                    self.conn.execute_batch("ROLLBACK")?;
-                }
-                Err(error)
+                roll_back(&self.conn)?;
             }
         }
+        done
     }
 
-    /// Copies the write-ahead log into the database once it is long, after the commit was answered. It is started over at
-    /// the same time if nobody is reading from it; nobody is waited for, since a reader may be a backup that takes its time.
-    fn check_wal(&mut self) -> rusqlite::Result<()> {
-        let frames = self.wal_frames();
-        if frames < CHECKPOINT_PAGES {
-            self.checkpoint_at = CHECKPOINT_PAGES;
+    /// Begins a transaction, and files about twice as many events as it will append, so that the journal cannot grow.
+    fn begin(&mut self, events: usize) -> rusqlite::Result<Filed> {
+        let begun = self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+        let filed = begun.and_then(|_| self.logs.backlog.file(&self.conn, events * 2));
+        if filed.is_err() {
+            roll_back(&self.conn)?;
         }
-        if frames < self.checkpoint_at {
-            return Ok(());
+        filed
+    }
+
+    /// Begins the next transaction if there is something to be filed, for as many events as the last one had.
+    fn file_ahead(&mut self, events: usize) -> rusqlite::Result<()> {
+        if self.logs.backlog.is_too_long() {
+            self.ahead = Some(self.begin(events)?);
         }
-        let begun = figures::now();
-        self.conn.busy_timeout(Duration::ZERO)?;
-        // That somebody was reading is in its answer, and no error.
-        self.conn.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
-        self.conn.busy_timeout(BUSY)?;
-        self.live.counts.checkpointed(begun);
-        self.checkpoint_at = frames + CHECKPOINT_PAGES / 4;
         Ok(())
     }
+}
 
-    /// Frames in the write-ahead log: `mxFrame` of the index that SQLite keeps of it (its file format, 2.2).
-    fn wal_frames(&self) -> u32 {
-        const MX_FRAME_AT: u64 = 16;
-        let mut frames = [0; 4];
-        let read = self.wal_index.as_ref().map(|mut file| {
-            file.seek(SeekFrom::Start(MX_FRAME_AT)).and_then(|_| file.read_exact(&mut frames))
-        });
-        // Without it the bound that SQLite keeps by itself remains.
-        if matches!(read, Some(Ok(()))) { u32::from_ne_bytes(frames) } else { 0 }
-    }
+/// Some failures have done that already.
+fn roll_back(conn: &Connection) -> rusqlite::Result<()> {
+    if conn.is_autocommit() { Ok(()) } else { conn.execute_batch("ROLLBACK") }
 }
 
 impl Failure {
