@@ -100,6 +100,7 @@ function settle(fresh) {
   }
   if (fresh.matches(".agent-row")) fresh.classList.add("is-fresh");
   if (fresh.matches(".chips")) press();
+  if (fresh.dataset.moment) goAlong(fresh.dataset.moment);
   tick(fresh);
   filterOne(fresh);
 }
@@ -140,7 +141,14 @@ async function connect() {
   show(tries ? "reconnecting" : "catching_up");
   const url = new URL(page.stream, location.href);
   url.protocol = url.protocol.replace("http", "ws");
-  url.search = new URLSearchParams({ view: "html", after: cursor.seq, epoch: cursor.epoch });
+  url.searchParams.set("view", "html");
+  if (replay()) {
+    // A replay goes on from where the page stands; it has no position in the log.
+    url.searchParams.set("at", replay());
+  } else {
+    url.searchParams.set("after", cursor.seq);
+    url.searchParams.set("epoch", cursor.epoch);
+  }
   try {
     const ticket = page.key ?? (await ticketFor());
     if (ticket) url.searchParams.set("ticket", ticket);
@@ -155,6 +163,9 @@ async function connect() {
   };
   socket.onclose = (event) => closed(event.code);
 }
+
+// The position of the past that the page shows, if it plays the past.
+const replay = () => $("scrub-speed")?.dataset.seq;
 
 // A stream opens with a ticket that the session's cookie gets. The cookie alone is enough where there is none.
 async function ticketFor() {
@@ -185,7 +196,11 @@ function take(frame) {
     case "live":
       tries = 0;
       refusedOnce = false;
-      show("live");
+      show(replay() ? "replay" : "live");
+      break;
+    case "ended":
+      // What was played has come to the present.
+      if (replay()) location.assign(location.pathname);
       break;
     case "presence":
       presence(frame.wrapper);
@@ -229,7 +244,7 @@ addEventListener("online", () => { if (!socket) { tries = 0; connect(); } });
 
 // ─────────────────────────────── connection ───────────────────────────────
 
-const WORDS = { live: "Live", catching_up: "Catching up", reconnecting: "Reconnecting", offline: "Offline", gap: "Gap" };
+const WORDS = { live: "Live", catching_up: "Catching up", reconnecting: "Reconnecting", offline: "Offline", gap: "Gap", replay: "Replay" };
 
 function show(state) {
   // What is on the page may be old by now, and looks so.
@@ -362,7 +377,14 @@ document.addEventListener("click", (event) => {
 
 // Dragging says where it would lead; letting go leads there. The server knows what time a moment is.
 const scrub = $("scrub-at");
-const began = scrub?.value;
+let began = scrub?.value;
+
+// While the past is played, the timeline goes along, unless the reader holds it.
+function goAlong(moment) {
+  if (!scrub || scrub.matches(":active")) return;
+  scrub.value = began = moment;
+  $("scrub-label").hidden = true;
+}
 
 scrub?.addEventListener("input", () => {
   const label = $("scrub-label");

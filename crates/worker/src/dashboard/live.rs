@@ -4,4 +4,5 @@ pub(crate) mod agent;
 pub(crate) mod board;
 pub(crate) mod feeds;
 pub(crate) mod fleet;
+pub(crate) mod replay;
 pub(crate) mod viewer;

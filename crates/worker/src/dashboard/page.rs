@@ -5,7 +5,7 @@ pub(crate) mod fleet;
 pub(crate) mod login;
 pub(crate) mod message;
 pub(crate) mod regions;
-mod scrub;
+pub(crate) mod scrub;
 pub(crate) mod search;
 pub(crate) mod shell;
 mod stats;

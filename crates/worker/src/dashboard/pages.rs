@@ -19,15 +19,15 @@ use tokio::time::timeout;
 use super::{
     Dashboard, Refused,
     live::{fleet::FleetSource, viewer::Source as _},
-    page::{self, agent::PageTime, search::Asked, shell::Stream},
+    page::{self, agent::PageTime, scrub::Speed, search::Asked, shell::Stream},
     part::Reader,
-    past,
+    past::Past,
     timeline::MOMENTS,
     transcript::{Cache, Window},
 };
 
 /// How long a page waits for the fold of a log that is not there yet or long.
-const FOLD_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const FOLD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one raw event is waited for.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -67,6 +67,8 @@ pub(super) struct AgentQuery {
     at: Option<u64>,
     /// The past at this moment of the timeline.
     moment: Option<usize>,
+    /// The past, played on from there.
+    speed: Option<Speed>,
 }
 
 /// `GET /agents/{agent}`: one agent, live or as it was.
@@ -96,7 +98,7 @@ pub(super) async fn shared(
     let query = query.map(|Query(query)| query).unwrap_or_default();
     let answer = match dashboard.worker.shared(&token) {
         Ok(shared) => {
-            let query = AgentQuery { at: None, moment: None, ..query };
+            let query = AgentQuery { at: None, moment: None, speed: None, ..query };
             let agent = shared.agent.to_string();
             agent_page(&dashboard, &agent, &shared.grant, &query, Some(token)).await
         }
@@ -142,12 +144,20 @@ async fn agent_page(
     let headline = dashboard.feeds.headline();
     let past = match query.at {
         Some(seq) => {
-            let found =
-                timeout(FOLD_TIMEOUT, past::at(&**dashboard.worker.relay(), log.clone(), Seq::new(seq)));
+            let past = timeout(FOLD_TIMEOUT, Past::read(&**dashboard.worker.relay(), log.clone()));
             let gone = || Refused::new(ErrorCode::NotFound, "The log does not reach back to this position.");
-            Some(found.await.ok().flatten().ok_or_else(gone)?)
+            Some(past.await.ok().and_then(|past| past.at(Seq::new(seq))).ok_or_else(gone)?)
         }
         None => None,
+    };
+    let stream = || Stream {
+        ticket: share.is_none().then(|| {
+            format!("/api/towns/{}/agents/{}/stream-ticket", dashboard.worker.town_id(), resident.id)
+        }),
+        key: share.clone(),
+        path: format!("/v1/agents/{}/stream", resident.id),
+        log: log.to_string(),
+        ..Stream::default()
     };
     let mut state = viewing.feed().state();
     let presence = state.presence().map(|(wrapper, _)| wrapper);
@@ -165,27 +175,28 @@ async fn agent_page(
         time: PageTime::Live(Stream::default()),
     };
     let markup = match past {
-        Some((mut model, time)) => {
-            model.timeline = state.model().timeline.clone();
+        Some(scene) => {
+            let timeline = &state.model().timeline;
             let scope = super::part::Scope { reader: Reader::Reads, ..state.scope(reader) };
-            let regions = page::regions::all(&model, &scope, &mut Cache::default());
-            let moment = model.timeline.moment(time);
-            page.time = PageTime::Past { seq: Seq::new(query.at.unwrap_or_default()), time, moment };
-            page::agent::page(&page, &regions)
+            let (seq, moment) = (scene.seq, timeline.moment(scene.time));
+            let replay = query.speed.map(|speed| {
+                let mut stream = stream();
+                stream.path = format!("{}?at={seq}&speed={}", stream.path, speed.factor());
+                stream
+            });
+            page.time = PageTime::Past { seq, moment, replay };
+            page::agent::page(
+                &page,
+                &page::regions::past(scene, &scope, timeline, query.speed, &mut Cache::default()),
+            )
         }
         None => {
             let board = state.board(reader);
             let cursor = board.cursor();
-            let town = dashboard.worker.town_id();
             page.time = PageTime::Live(Stream {
-                ticket: share
-                    .is_none()
-                    .then(|| format!("/api/towns/{town}/agents/{}/stream-ticket", resident.id)),
-                key: share,
-                path: format!("/v1/agents/{}/stream", resident.id),
                 epoch: cursor.epoch.to_string(),
                 after: cursor.seq.get(),
-                log: log.to_string(),
+                ..stream()
             });
             page::agent::page(&page, board.regions())
         }

@@ -163,6 +163,7 @@ impl Refused {
             ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::AgentOffline | ErrorCode::Draining => StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::AgentError => StatusCode::BAD_GATEWAY,
+            ErrorCode::StoreFull => StatusCode::INSUFFICIENT_STORAGE,
             ErrorCode::Internal | ErrorCode::Corrupt | ErrorCode::Stalled => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

@@ -7,15 +7,19 @@ use axum::{
 use http::{HeaderMap, Uri};
 use protocol::{AgentId, Cursor, Epoch, ErrorCode, LogId, Seq, limits};
 use relay::auth::{Capability, Grant};
+use tokio::time::timeout;
 
 use super::{
     Dashboard,
     live::{
         feeds::AgentSource,
+        replay::Replay,
         viewer::{self, Source},
     },
-    pages::reader_of,
+    page::scrub::Speed,
+    pages::{FOLD_TIMEOUT, reader_of},
     part::Reader,
+    past::Past,
 };
 
 /// Bytes that are read from a viewer at once: it says little more than `pong`.
@@ -30,6 +34,10 @@ const WRITE_BUFFER_MAX: usize = 16 * 1024 * 1024;
 pub(super) struct StreamQuery {
     after: Option<u64>,
     epoch: Option<String>,
+    /// The position of the past to play on from.
+    at: Option<u64>,
+    /// How fast.
+    speed: Option<Speed>,
 }
 
 /// `GET /v1/agents/{agent}/stream`.
@@ -51,7 +59,37 @@ pub(super) async fn agent(
         let town = (reader != Reader::Guest).then(|| dashboard.fleet.follow(reader == Reader::Steers));
         Ok((AgentSource { viewing, reader, town }, grant))
     });
-    serve(&dashboard, upgrade, &query, admitted)
+    match (admitted, query.at.zip(query.speed)) {
+        (Ok((source, grant)), Some((from, speed))) => {
+            let replay = replay(&dashboard, &source, Seq::new(from), speed).await;
+            serve(&dashboard, upgrade, &query, replay.map(|replay| (replay, grant)))
+        }
+        (admitted, _) => serve(&dashboard, upgrade, &query, admitted),
+    }
+}
+
+/// The past of an agent, played from a position on. Who came by a share link is shown the present only.
+async fn replay(
+    dashboard: &Dashboard,
+    source: &AgentSource,
+    from: Seq,
+    speed: Speed,
+) -> Result<Replay, ErrorCode> {
+    if source.reader == Reader::Guest {
+        return Err(ErrorCode::Forbidden);
+    }
+    let read = async {
+        source.ready().await;
+        let log = source.viewing.feed().state().log();
+        Past::read(&**dashboard.worker.relay(), log).await
+    };
+    let past = timeout(FOLD_TIMEOUT, read).await.map_err(|_| ErrorCode::NotFound)?;
+    let (scope, timeline) = {
+        let state = source.viewing.feed().state();
+        (state.scope(Reader::Reads), state.model().timeline.clone())
+    };
+    let epoch = Epoch::new(&uuid::Uuid::now_v7().simple().to_string());
+    Replay::begin(past, from, speed, scope, timeline, epoch).ok_or(ErrorCode::NotFound)
 }
 
 /// `GET /v1/towns/{town}/stream`.

@@ -13,7 +13,7 @@ use super::board::{Board, encode};
 use crate::dashboard::{
     model::Model,
     page::{
-        regions,
+        regions, scrub,
         shell::{self, Headline},
     },
     part::{Reader, Scope},
@@ -166,6 +166,7 @@ impl State {
         let title = shell::title(&regions::title(&self.name, &self.model, reader));
         regions.push(Node::leaf("title", ALWAYS, title.into_string()));
         if reader != Reader::Guest {
+            regions.push(scrub::speed(&self.agent, &self.model.timeline, None));
             regions.extend(shell::headline(self.headline));
         }
         regions

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use maud::{Markup, html};
-use protocol::{Seq, Timestamp, frame::WrapperPresence};
+use protocol::{Seq, frame::WrapperPresence};
 
 use super::{
     scrub,
@@ -47,14 +47,14 @@ pub(crate) struct AgentPage<'a> {
 pub(crate) enum PageTime {
     /// The present: it changes.
     Live(Stream),
-    /// A moment of the past: it stays as it is.
+    /// A moment of the past: it stays as it is, or is played on.
     Past {
         /// The position up to which it shows the log.
         seq: Seq,
-        /// The time of that position.
-        time: Timestamp,
         /// Where that is on the timeline.
         moment: usize,
+        /// What plays it.
+        replay: Option<Stream>,
     },
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn page(page: &AgentPage<'_>, regions: &[Node]) -> Markup {
     let region = |id: &str| regions.get(id).map_or_else(|| html! {}, |node| element::ready(node.html()));
     let (stream, past) = match &page.time {
         PageTime::Live(stream) => (Some(stream.clone()), None),
-        PageTime::Past { seq, time, moment } => (None, Some((*seq, *time, *moment))),
+        PageTime::Past { moment, replay, .. } => (replay.clone(), Some(*moment)),
     };
     let is_shared = page.reader == Reader::Guest;
     let frame = Frame {
@@ -104,7 +104,7 @@ pub(crate) fn page(page: &AgentPage<'_>, regions: &[Node]) -> Markup {
                     div class="stat" { dt { "Cost" } (region("stat-cost")) }
                     @if past.is_none() { div class="stat" { dt { "Elapsed" } (region("stat-elapsed")) } }
                 }
-                @if !is_shared { (scrub::form(page.agent, past.map(|(_, _, moment)| moment), &region)) }
+                @if !is_shared { (scrub::form(page.agent, past, &region)) }
                 nav class="tabs" aria-label="Agent panels" {
                     a class="tab" href="#panel-todos" { "Todos " (region("tab-todos")) }
                     a class="tab" href="#panel-files" { "Files " (region("tab-files")) }
@@ -120,7 +120,7 @@ pub(crate) fn page(page: &AgentPage<'_>, regions: &[Node]) -> Markup {
             (side(&region, is_shared))
             div class="deck" id="deck" {
                 @match past {
-                    Some((seq, time, _)) => (past_note(page.agent, seq, time)),
+                    Some(_) => (past_note(page.agent, &region("past"))),
                     None => @if page.reader == Reader::Steers { div class="deck-box" { (region("dock")) (composer(page, &region("hint"))) } },
                 }
             }
@@ -145,15 +145,12 @@ fn rows(page: &AgentPage<'_>, transcript: &Node) -> Markup {
     }
 }
 
-fn past_note(agent: &str, seq: Seq, time: Timestamp) -> Markup {
+fn past_note(agent: &str, note: &Markup) -> Markup {
     html! {
         div class="deck-box" {
-            div class="past" id="past" {
+            div class="past" {
                 (icon("s-stalled"))
-                div class="grow" {
-                    b { "As it was at " (element::time(time)) }
-                    p class="faint" { "What had begun by position " (seq) ", as it turned out: what was replaced since is no longer in the log." }
-                }
+                (note)
                 a class="btn btn-primary btn-sm" href={ "/agents/" (agent) } { "Back to live" }
             }
         }

@@ -3,12 +3,15 @@
 
 use maud::{Markup, html};
 use protocol::{
-    Seq,
+    Seq, Timestamp,
     model::{PartBody, Role, SessionStatus},
     view::{NoticeBody, SessionRef, SessionView},
 };
 
-use super::{scrub, stats};
+use super::{
+    scrub::{self, Moment, Speed},
+    stats,
+};
 use crate::dashboard::{
     element::{self, icon},
     figures,
@@ -17,6 +20,8 @@ use crate::dashboard::{
         Reader, Scope, ask, tool,
         tool_kind::{self, Kind},
     },
+    past::Scene,
+    timeline::Timeline,
     transcript,
     tree::{ALWAYS, Content, Node},
 };
@@ -140,6 +145,32 @@ pub(crate) fn retry_words(view: &SessionView) -> Option<String> {
             None
         }
     })
+}
+
+/// Every region of a page that shows the past.
+pub(crate) fn past(
+    scene: Scene,
+    scope: &Scope,
+    timeline: &Timeline,
+    speed: Option<Speed>,
+    cache: &mut transcript::Cache,
+) -> Vec<Node> {
+    let Scene { seq, time, mut model } = scene;
+    model.timeline = timeline.clone();
+    let moment = Moment { seq, at: timeline.moment(time), speed };
+    let mut regions = all(&model, scope, cache);
+    regions.push(scrub::speed(&scope.agent, timeline, Some(moment)));
+    regions.push(region("past", past_note(seq, time)));
+    regions
+}
+
+fn past_note(seq: Seq, time: Timestamp) -> Markup {
+    html! {
+        div class="grow" id="past" {
+            b { "As it was at " (element::time(time)) }
+            p class="faint" { "What had begun by position " (seq) ", as it turned out: what was replaced since is no longer in the log." }
+        }
+    }
 }
 
 /// A region that changes as a whole.

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use protocol::{
-    Timestamp,
+    AgentId, Seq, Timestamp,
     model::{PartBody, Role},
     view::{NoticeBody, SessionView},
 };
@@ -21,6 +21,38 @@ use crate::dashboard::{
 const MARKS: usize = 48;
 /// The height of a column.
 const HEIGHT: f64 = 34.0;
+
+/// How fast the past is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+pub(crate) enum Speed {
+    /// As fast as it went.
+    #[serde(rename = "1")]
+    Once,
+    /// Ten times as fast.
+    #[serde(rename = "10")]
+    TenTimes,
+}
+
+impl Speed {
+    /// How many times as fast.
+    pub(crate) fn factor(self) -> u32 {
+        match self {
+            Self::Once => 1,
+            Self::TenTimes => 10,
+        }
+    }
+}
+
+/// Where in the past a page stands, and whether it moves on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    /// The position.
+    pub seq: Seq,
+    /// Where that is on the timeline, from 0 to [`MOMENTS`].
+    pub at: usize,
+    /// How fast it moves on.
+    pub speed: Option<Speed>,
+}
 
 /// Something that the timeline names.
 struct Mark {
@@ -44,6 +76,28 @@ pub(crate) fn regions(model: &Model, scope: &Scope) -> Vec<Node> {
     ]
 }
 
+/// The buttons that play the past: from a moment of it on, or from the beginning of what is kept.
+pub(crate) fn speed(agent: &AgentId, timeline: &Timeline, moment: Option<Moment>) -> Node {
+    let from = moment.map(|moment| moment.seq).or_else(|| timeline.column_at(0).map(|column| column.last));
+    let playing = moment.and_then(|moment| moment.speed);
+    let target = |seq: Seq, speed: Speed| format!("/agents/{agent}?at={seq}&speed={}", speed.factor());
+    let html = html! {
+        span class="seg" id="scrub-speed" role="group" aria-label="Replay"
+            data-seq=[moment.map(|moment| moment.seq)] data-moment=[moment.map(|moment| moment.at)] {
+            @if let Some(seq) = from {
+                @if playing.is_some() {
+                    a href={ "/agents/" (agent) "?at=" (seq) } aria-label="Stop here" title="Stop here" { (icon("stop")) }
+                }
+                @for speed in [Speed::Once, Speed::TenTimes] {
+                    a href=(target(seq, speed)) aria-current=[(playing == Some(speed)).then_some("true")]
+                        title=(if speed == Speed::Once { "Play as fast as it went" } else { "Play ten times as fast" }) { (speed.factor()) "×" }
+                }
+            }
+        }
+    };
+    Node::leaf("scrub-speed", ALWAYS, html.into_string())
+}
+
 /// The timeline around its regions. `at` is where it stands, if not at the end.
 pub(crate) fn form(agent: &str, at: Option<usize>, region: &impl Fn(&str) -> Markup) -> Markup {
     let page = format!("/agents/{agent}");
@@ -58,6 +112,7 @@ pub(crate) fn form(agent: &str, at: Option<usize>, region: &impl Fn(&str) -> Mar
                 output class="scrub-label" id="scrub-label" for="scrub-at" hidden {}
             }
             button class="btn btn-sm no-js" { "Go there" }
+            (region("scrub-speed"))
             @if at.is_some() {
                 a class="btn btn-sm live-btn" id="live" href=(page) { (icon("play")) "Back to live" }
             } @else {
@@ -217,9 +272,22 @@ fn found(view: &SessionView, scope: &Scope) -> Vec<Mark> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::Seq;
-
     use super::*;
+
+    #[test]
+    fn the_past_is_played_from_where_the_page_stands_or_from_its_beginning() {
+        let agent = "toast".parse().unwrap();
+        let mut timeline = Timeline::default();
+        assert!(!speed(&agent, &timeline, None).html().contains("href"), "there is nothing to play");
+        timeline.push(Timestamp::from_unix_ms(0), Seq::new(3), false);
+        timeline.push(Timestamp::from_unix_ms(9_000), Seq::new(8), false);
+        let html = speed(&agent, &timeline, None).html();
+        assert!(html.contains("?at=3&amp;speed=10") && !html.contains("Stop here"), "{html}");
+        let moment = Moment { seq: Seq::new(5), at: 400, speed: Some(Speed::Once) };
+        let html = speed(&agent, &timeline, Some(moment)).html();
+        assert!(html.contains("?at=5\"") && html.contains("data-moment=\"400\""), "{html}");
+        assert_eq!(html.matches("aria-current").count(), 1, "{html}");
+    }
 
     #[test]
     fn the_newest_event_changes_one_column_and_not_the_picture() {
