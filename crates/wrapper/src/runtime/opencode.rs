@@ -10,6 +10,8 @@ mod api;
 mod commands;
 mod flavour;
 mod follow;
+mod health;
+mod patience;
 mod server_state;
 
 use std::{
@@ -32,7 +34,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     api::{Api, ApiError, EventStream, Login},
     commands::Control,
-    follow::Follow,
+    follow::{Follow, Over},
+    health::Health,
 };
 use super::{
     AgentRuntime, Ended, RunningAgent, SIGNALS, Signal, Start, failed, output,
@@ -41,10 +44,7 @@ use super::{
 };
 use crate::{Options, OptionsError};
 
-pub use self::flavour::Flavour;
-
-/// How long a server may take until its session is there: a cold kilo on a busy machine takes 11 s.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+pub use self::{flavour::Flavour, patience::Patience};
 
 /// What the guard leaves the server between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(3);
@@ -61,13 +61,14 @@ pub struct AgentServer {
     binary: Option<PathBuf>,
     guard: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    patience: Patience,
 }
 
 impl AgentServer {
     /// A server from `PATH`, under the guard that this command runs (its words; the guard's arguments are appended).
     #[must_use]
     pub fn new(flavour: Flavour, guard: Vec<OsString>) -> Self {
-        Self { flavour, binary: None, guard, environment: Vec::new() }
+        Self { flavour, binary: None, guard, environment: Vec::new(), patience: Patience::default() }
     }
 
     /// From a wrapper's options; the guard is this program's own `guard` subcommand, unless the options name another.
@@ -90,6 +91,12 @@ impl AgentServer {
     pub fn with_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
+    }
+
+    /// With this patience.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// A variable of the server's environment.
@@ -187,23 +194,32 @@ impl AgentServer {
         resume: Option<&str>,
     ) -> Result<Ready, String> {
         let name = self.flavour.name();
+        let Patience { listen, health, answer, session: opened, .. } = self.patience;
         let gone = process.gone();
         let ready = async {
-            let url = listening.await.map_err(|_| format!("{name} ended before it listened"))?;
+            let url = within(listen, listening)
+                .await
+                .map_err(|late| format!("{name} did not say where it listens {late}"))?
+                .map_err(|_| format!("{name} ended before it listened"))?;
             process.find_agent();
             let api = Api::new(&url, &login, directory).map_err(|error| error.to_string())?;
-            let version = healthy(&api).await;
-            let stream = api.subscribe().await.map_err(|error| format!("{name} gives no events: {error}"))?;
-            let (session, resumed) = open_session(&api, resume)
+            let version = healthy(&api, health).await.map_err(|why| format!("{name} {why}"))?;
+            let no_events = |why: String| format!("{name} gives no events: {why}");
+            let stream = within(answer, api.subscribe())
                 .await
-                .map_err(|error| format!("{name} gives no session: {error}"))?;
-            let context_limits = context_limits(&api).await;
+                .map_err(|late| no_events(format!("the stream did not begin {late}")))?
+                .map_err(|error| no_events(error.to_string()))?;
+            let no_session = |why: String| format!("{name} gives no session: {why}");
+            let (session, resumed) = within(opened, open_session(&api, resume))
+                .await
+                .map_err(|late| no_session(format!("there was none {late}")))?
+                .map_err(|error| no_session(error.to_string()))?;
+            // A server that does not tell them is no worse for it.
+            let context_limits = within(answer, context_limits(&api)).await.unwrap_or_default();
             Ok(Ready { api, url, login, version, stream, session, resumed, context_limits })
         };
         tokio::select! {
-            ready = timeout(START_DEADLINE, ready) => ready.unwrap_or_else(|_| {
-                Err(format!("{name} was not ready within {} s", START_DEADLINE.as_secs()))
-            }),
+            ready = ready => ready,
             () = gone.cancelled() => Err(format!("{name} ended before it was ready")),
         }
     }
@@ -220,10 +236,11 @@ impl AgentServer {
             session: session.clone(),
             signals: signals.clone(),
             clock: start.clock,
+            health: Health::new(start.clock.now(), self.patience),
             gone: process.gone(),
         };
         let last = signals.try_reserve_owned().expect("nothing was sent yet");
-        tasks.spawn(drive(follow, stream, last, process, record, stop.clone()));
+        tasks.spawn(drive(self.flavour.name(), follow, stream, last, process, record, stop.clone()));
         let info = RuntimeInfo { name: self.flavour.name().to_owned(), version };
         let control = Control { api, flavour: self.flavour, session: session.clone(), stop, tasks };
         let control = Arc::new(control);
@@ -241,8 +258,9 @@ async fn context_limits(api: &Api) -> BTreeMap<String, u64> {
     limits.filter(|(_, limit)| *limit > 0).take(CONTEXT_LIMITS).collect()
 }
 
-/// Follows the events until the server is gone or is to go, and sees to its end.
+/// Follows the events until the server is gone, hangs or is to go, and sees to its end.
 async fn drive(
+    name: &'static str,
     follow: Follow,
     stream: EventStream,
     // Room for the last signal, so that the end never waits for a wrapper that does not read.
@@ -251,18 +269,20 @@ async fn drive(
     record: Option<Record>,
     stop: CancellationToken,
 ) {
-    tokio::select! {
+    let died = tokio::select! {
         biased;
-        () = stop.cancelled() => {}
-        () = follow.run(stream) => {}
-    }
-    let died = process.gone().is_cancelled() && !stop.is_cancelled();
+        () = stop.cancelled() => None,
+        (over, health) = follow.run(stream) => match over {
+            Over::Gone => Some("the agent server died".to_owned()),
+            Over::Hung => Some(health.verdict(name)),
+            Over::Unheard => None,
+        },
+    };
     process.stop().await;
     drop(record);
-    let ended = if died {
-        Ended::Died(process.failed("the agent server died".to_owned()))
-    } else {
-        Ended::Exited { reason: "stopped".to_owned(), code: process.exit_code() }
+    let ended = match died {
+        Some(why) => Ended::Died(process.failed(why)),
+        None => Ended::Exited { reason: "stopped".to_owned(), code: process.exit_code() },
     };
     last.send(Signal::Ended(ended));
 }
@@ -281,15 +301,25 @@ fn tell_url(said: oneshot::Sender<String>) -> impl FnMut(String) + Send {
     }
 }
 
-/// Waits until the server says that it is well. Returns its version.
-async fn healthy(api: &Api) -> String {
-    loop {
-        match api.health().await {
-            Ok(version) => return version,
-            Err(error) => tracing::debug!(%error, "the agent server is not ready"),
+/// Waits until the server says that it is well. Returns its version; the error says what it said last.
+async fn healthy(api: &Api, limit: Duration) -> Result<String, String> {
+    let mut last = "it did not answer".to_owned();
+    let asked = within(limit, async {
+        loop {
+            match api.health().await {
+                Ok(version) => return version,
+                Err(error) => last = error.to_string(),
+            }
+            sleep(READY_RETRY).await;
         }
-        sleep(READY_RETRY).await;
-    }
+    })
+    .await;
+    asked.map_err(|late| format!("listens, but did not say that it is well {late}: {last}"))
+}
+
+/// What comes of it; the error says how long that took, as the end of a sentence.
+async fn within<F: Future>(limit: Duration, doing: F) -> Result<F::Output, String> {
+    timeout(limit, doing).await.map_err(|_| format!("within {} s", limit.as_secs_f32()))
 }
 
 /// The session to go on with, if the server still has it, else a new one; and whether it was there.

@@ -8,7 +8,7 @@ use gastown_wrapper::{
     Clock,
     runtime::{
         AgentRuntime as _, CommandError, Ended, RunningAgent, ServerState, Signal, Start,
-        opencode::{AgentServer, Flavour},
+        opencode::{AgentServer, Flavour, Patience},
     },
 };
 use protocol::{Command, NewEvent};
@@ -132,6 +132,58 @@ async fn a_stream_that_ends_is_taken_up_and_the_servers_state_comes_before_what_
     place.fake.say(r#"{"type":"session.idle","properties":{"sessionID":"ses_root"}}"#);
     assert_eq!(&*next_event(&mut agent).await.kind, "session.idle");
     agent.control.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_taken_up_again_and_the_server_lives_on() {
+    let mut place = Place::new(&[]).await;
+    place.patience.silence = Duration::from_millis(300);
+    let mut agent = place.start(Flavour::Opencode, None).await.unwrap();
+    while !matches!(next(&mut agent).await, Signal::CaughtUp(_)) {}
+    place.fake.say(r#"{"type":"session.idle","properties":{"sessionID":"ses_root"}}"#);
+    assert_eq!(&*next_event(&mut agent).await.kind, "session.idle");
+    agent.control.stop().await;
+}
+
+#[tokio::test]
+async fn p14_p16_a_stopped_server_whose_port_is_open_counts_as_dead_and_leaves_nothing() {
+    let mut place =
+        Place::with_script("setsid sleep 1000 & echo about to hang >&2; LISTEN; exec sleep 1000").await;
+    place.patience.silence = Duration::from_millis(300);
+    place.patience.probe = Duration::from_millis(300);
+    place.patience.hung = Duration::from_secs(1);
+    let mut agent = place.start(Flavour::Kilo, None).await.unwrap();
+    let tree = place.tree_of(2).await;
+    kill_process(place.pid("pid"), rustix::process::Signal::STOP).unwrap();
+    place.fake.hang("");
+    let Ended::Died(failed) = end(&mut agent).await else { panic!("a death") };
+    assert!(failed.message.contains("kilo hangs: it was silent for 0.3 s"), "{}", failed.message);
+    assert_eq!((failed.exit_code, failed.stderr), (Some(128 + 9), vec!["about to hang".to_owned()]));
+    for process in tree {
+        is_gone(process).await;
+    }
+}
+
+#[tokio::test]
+async fn each_wait_of_a_start_has_an_end_and_says_what_did_not_come() {
+    for (hangs, said) in [
+        ("/global/health", "opencode listens, but did not say that it is well within 0.5 s"),
+        ("/event", "opencode gives no events: the stream did not begin within 0.5 s"),
+        ("/session", "opencode gives no session: there was none within 0.5 s"),
+    ] {
+        let mut place = Place::with_script("echo too tired >&2; LISTEN; exec sleep 1000").await;
+        let soon = Duration::from_millis(500);
+        (place.patience.health, place.patience.answer, place.patience.session) = (soon, soon, soon);
+        place.fake.hang(hangs);
+        let failed = place.start(Flavour::Opencode, None).await.unwrap_err();
+        assert!(failed.message.contains(said), "{}", failed.message);
+        assert_eq!((failed.exit_code, failed.stderr), (Some(128 + 15), vec!["too tired".to_owned()]));
+    }
+    let mut place = Place::with_script("echo still thinking >&2; exec sleep 1000").await;
+    place.patience.listen = Duration::from_millis(500);
+    let failed = place.start(Flavour::Opencode, None).await.unwrap_err();
+    assert!(failed.message.contains("did not say where it listens within 0.5 s"), "{}", failed.message);
+    assert_eq!((failed.exit_code, failed.stderr), (Some(128 + 15), vec!["still thinking".to_owned()]));
 }
 
 #[tokio::test]
@@ -273,6 +325,7 @@ async fn p16_what_a_killed_wrapper_and_guard_left_is_ended_before_the_next_start
 struct Place {
     folder: tempfile::TempDir,
     fake: Fake,
+    patience: Patience,
 }
 
 impl Place {
@@ -293,7 +346,7 @@ impl Place {
         let binary = folder.path().join("server");
         std::fs::write(&binary, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Self { folder, fake }
+        Self { folder, fake, patience: Patience::default() }
     }
 
     fn work(&self) -> std::path::PathBuf {
@@ -319,7 +372,9 @@ impl Place {
         flavour: Flavour,
         resume: Option<&str>,
     ) -> Result<RunningAgent, protocol::agent::Failed> {
-        let server = AgentServer::new(flavour, guard()).with_binary(self.folder.path().join("server"));
+        let server = AgentServer::new(flavour, guard())
+            .with_binary(self.folder.path().join("server"))
+            .with_patience(self.patience);
         timeout(Duration::from_secs(60), server.start(self.asked(resume))).await.expect("it starts or fails")
     }
 

@@ -1,4 +1,4 @@
-//! Follows the server's event stream, and takes it up again when it breaks off.
+//! Follows the server's event stream, and takes it up again when it breaks off: what [`Health`] says.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -8,21 +8,19 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     api::{Api, ApiError, EventStream},
+    health::{Doing, Health},
     server_state,
 };
-use crate::{Clock, runtime::Signal};
-
-/// A server says something every 10 s; one that is silent for longer has a broken stream (§10).
-const SILENCE: Duration = Duration::from_secs(15);
-
-/// Between two tries to take the stream up again.
-const RETRY: Duration = Duration::from_millis(250);
+use crate::{
+    Clock, Moment,
+    runtime::{ServerState, Signal},
+};
 
 /// How long the rest of the stream may take to come when the server is gone.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
@@ -33,83 +31,121 @@ pub(super) struct Follow {
     pub(super) session: String,
     pub(super) signals: mpsc::Sender<Signal>,
     pub(super) clock: Clock,
+    pub(super) health: Health,
     /// The server is gone.
     pub(super) gone: CancellationToken,
 }
 
-/// Nobody takes the signals any more.
-struct Unheard;
+/// Why a stream is followed no more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// The server is gone.
+    Gone,
+    /// Nobody takes the signals any more.
+    Unheard,
+    /// The server hangs: [`Health::verdict`] says how.
+    Hung,
+}
 
 impl Follow {
-    /// Hands everything on until the server is gone or nobody listens.
-    pub(super) async fn run(self, stream: EventStream) {
-        let mut stream = stream;
-        let mut generation = 1_u64;
-        while self.hand_on(stream).await.is_ok() {
-            let Some(next) = self.take_up().await else { return };
-            generation += 1;
-            tracing::info!(generation, "the event stream was taken up again");
-            stream = next;
-        }
-    }
-
-    /// Until the stream ends, breaks or is silent for too long.
-    async fn hand_on(&self, mut stream: EventStream) -> Result<(), Unheard> {
+    /// Hands everything on until the server is gone, hangs, or nobody listens. Gives its health back.
+    pub(super) async fn run(mut self, mut stream: EventStream) -> (Over, Health) {
         loop {
-            let next = tokio::select! {
-                next = timeout(SILENCE, stream.next()) => next,
-                // What the server sent before its end is still to be read, also if somebody else holds its socket open.
-                () = after(&self.gone, LAST_EVENTS) => return Ok(()),
+            let gone = self.gone.clone();
+            let over = match self.health.doing() {
+                Doing::Follow { until } => self.hand_on(&mut stream, until).await,
+                Doing::Probe { until } => or_gone(&gone, self.probe(until)).await,
+                Doing::TakeUp { until } => or_gone(&gone, self.take_up(&mut stream, until)).await,
+                Doing::Rest { until } => or_gone(&gone, self.rest(until)).await,
+                Doing::End => Err(Over::Hung),
             };
-            let data = match next {
-                Ok(Some(Ok(data))) => data,
-                Ok(Some(Err(error))) => {
-                    tracing::debug!(error, "the event stream broke off");
-                    return Ok(());
-                }
-                Ok(None) => {
-                    tracing::debug!("the event stream ended");
-                    return Ok(());
-                }
-                Err(_) => {
-                    tracing::warn!("the agent server was silent for {} s", SILENCE.as_secs());
-                    return Ok(());
-                }
-            };
-            if let Some(signal) = signal_of(&data, self.clock.timestamp()) {
-                self.signals.send(signal).await.map_err(|_| Unheard)?;
+            if let Err(over) = over {
+                return (over, self.health);
             }
         }
     }
 
-    /// A new stream, what the server says of its sessions handed on before its first event. Nothing once the server is gone.
-    async fn take_up(&self) -> Option<EventStream> {
-        loop {
-            tokio::select! {
-                biased;
-                () = self.gone.cancelled() => return None,
-                taken_up = self.try_to_take_up() => match taken_up {
-                    Ok((stream, signal)) => {
-                        self.signals.send(signal).await.ok()?;
-                        return Some(stream);
-                    }
-                    Err(error) => tracing::debug!(%error, "the event stream cannot be taken up"),
-                },
+    /// The next event, or the end of the stream.
+    async fn hand_on(&mut self, stream: &mut EventStream, until: Moment) -> Result<(), Over> {
+        let next = tokio::select! {
+            next = timeout_at(self.clock.instant(until), stream.next()) => next,
+            // What the server sent before its end is still to be read, also if somebody else holds its socket open.
+            () = after(&self.gone, LAST_EVENTS) => return Err(Over::Gone),
+        };
+        let why = match next {
+            Ok(Some(Ok(data))) => {
+                if let Some(signal) = signal_of(&data, self.clock.timestamp()) {
+                    self.signals.send(signal).await.map_err(|_| Over::Unheard)?;
+                }
+                // Also time in which the wrapper took nothing is no silence of the server.
+                self.health.heard(self.clock.now());
+                return Ok(());
             }
-            tokio::select! {
-                () = self.gone.cancelled() => return None,
-                () = self.signals.closed() => return None,
-                () = sleep(RETRY) => {}
+            Ok(Some(Err(error))) => format!("its event stream broke off ({error})"),
+            Ok(None) => "its event stream ended".to_owned(),
+            Err(_) => {
+                tracing::warn!(generation = self.health.generation(), "the agent server is silent");
+                self.health.handle_timeout(self.clock.now().max(until));
+                return Ok(());
             }
-        }
+        };
+        tracing::debug!(generation = self.health.generation(), why, "the event stream is lost");
+        self.health.lost(self.clock.now(), why);
+        Ok(())
     }
 
-    async fn try_to_take_up(&self) -> Result<(EventStream, Signal), ApiError> {
-        self.api.health().await?;
+    async fn probe(&mut self, until: Moment) -> Result<(), Over> {
+        match timeout_at(self.clock.instant(until), self.api.health()).await {
+            Ok(Ok(_)) => self.health.probed(self.clock.now()),
+            Ok(Err(error)) => self.health.failed(self.clock.now(), error.to_string()),
+            Err(_) => self.health.handle_timeout(self.clock.now().max(until)),
+        }
+        Ok(())
+    }
+
+    /// A new stream, what the server says of its sessions handed on before its first event.
+    async fn take_up(&mut self, stream: &mut EventStream, until: Moment) -> Result<(), Over> {
+        // Whatever the last subscription still has counts no more.
+        *stream = futures_util::stream::empty().boxed();
+        match timeout_at(self.clock.instant(until), self.subscribe()).await {
+            Ok(Ok((next, state))) => {
+                self.signals.send(Signal::CaughtUp(Box::new(state))).await.map_err(|_| Over::Unheard)?;
+                *stream = next;
+                self.health.taken_up(self.clock.now());
+                tracing::info!(generation = self.health.generation(), "the event stream was taken up again");
+            }
+            Ok(Err(error)) => self.health.failed(self.clock.now(), error.to_string()),
+            Err(_) => self.health.handle_timeout(self.clock.now().max(until)),
+        }
+        Ok(())
+    }
+
+    async fn subscribe(&self) -> Result<(EventStream, ServerState), ApiError> {
         // Events first, state then: what happens between is in both, and in none it could not be.
         let stream = self.api.subscribe().await?;
         let state = server_state::fetch(&self.api, &self.session).await?;
-        Ok((stream, Signal::CaughtUp(Box::new(state))))
+        Ok((stream, state))
+    }
+
+    async fn rest(&mut self, until: Moment) -> Result<(), Over> {
+        tokio::select! {
+            () = self.signals.closed() => Err(Over::Unheard),
+            () = sleep_until(self.clock.instant(until)) => {
+                self.health.handle_timeout(self.clock.now().max(until));
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn or_gone(
+    gone: &CancellationToken,
+    doing: impl Future<Output = Result<(), Over>>,
+) -> Result<(), Over> {
+    tokio::select! {
+        biased;
+        () = gone.cancelled() => Err(Over::Gone),
+        done = doing => done,
     }
 }
 

@@ -45,6 +45,8 @@ struct Shared {
     calls: Mutex<Vec<Call>>,
     stream: Mutex<Option<mpsc::Sender<String>>>,
     refuses: AtomicBool,
+    /// Calls whose path begins so are never answered.
+    hangs: Mutex<Option<&'static str>>,
 }
 
 impl Fake {
@@ -75,6 +77,11 @@ impl Fake {
         self.break_stream();
     }
 
+    /// Takes calls whose path begins so and never answers them; its stream stays open and silent.
+    pub(crate) fn hang(&self, path: &'static str) {
+        *self.shared.hangs.lock().unwrap() = Some(path);
+    }
+
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.shared.calls.lock().unwrap().clone()
     }
@@ -101,6 +108,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     let call = read(request).await;
+    let hangs = *shared.hangs.lock().unwrap();
+    if hangs.is_some_and(|path| call.path.starts_with(path)) {
+        std::future::pending::<()>().await;
+    }
     shared.calls.lock().unwrap().push(call.clone());
     let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
     let answer = match (call.method.as_str(), segments.as_slice()) {
