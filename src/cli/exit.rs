@@ -60,6 +60,7 @@ impl Exit {
             | ErrorCode::RateLimited
             | ErrorCode::Draining
             | ErrorCode::Corrupt
+            | ErrorCode::StoreFull
             | ErrorCode::Internal => Self::Failed,
             // A code of a newer server.
             _ => Self::Failed,

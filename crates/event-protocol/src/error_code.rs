@@ -57,6 +57,9 @@ pub enum ErrorCode {
     /// No such thing.
     #[error("not_found")]
     NotFound,
+    /// The disk of the store is full: nothing is taken until there is room, and reads go on.
+    #[error("store_full")]
+    StoreFull,
     /// The server failed; it says why in its log.
     #[error("internal")]
     Internal,
@@ -79,6 +82,7 @@ impl ErrorCode {
             Self::Unsupported => 501,
             Self::AgentError => 502,
             Self::Draining | Self::AgentOffline => 503,
+            Self::StoreFull => 507,
         }
     }
 
@@ -97,7 +101,7 @@ impl ErrorCode {
             Self::TooLarge => CloseCode::TOO_LARGE,
             Self::RateLimited => CloseCode::RATE_LIMITED,
             Self::Draining | Self::AgentOffline => CloseCode::DRAINING,
-            Self::Corrupt | Self::Internal | Self::AgentError => CloseCode::INTERNAL,
+            Self::Corrupt | Self::StoreFull | Self::Internal | Self::AgentError => CloseCode::INTERNAL,
         }
     }
 }
@@ -162,7 +166,7 @@ pub struct ErrorBody {
 mod tests {
     use super::*;
 
-    const ALL: [ErrorCode; 17] = [
+    const ALL: [ErrorCode; 18] = [
         ErrorCode::BadRequest,
         ErrorCode::UnknownLog,
         ErrorCode::TooLarge,
@@ -179,6 +183,7 @@ mod tests {
         ErrorCode::Corrupt,
         ErrorCode::Conflict,
         ErrorCode::NotFound,
+        ErrorCode::StoreFull,
         ErrorCode::Internal,
     ];
 

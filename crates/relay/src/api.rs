@@ -115,7 +115,13 @@ impl ApiError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Refused(detail) => {
-                matches!(detail.code, ErrorCode::RateLimited | ErrorCode::Draining | ErrorCode::AgentOffline)
+                let passing = [
+                    ErrorCode::RateLimited,
+                    ErrorCode::Draining,
+                    ErrorCode::AgentOffline,
+                    ErrorCode::StoreFull,
+                ];
+                passing.contains(&detail.code)
             }
             Self::Unreachable { .. } => true,
         }

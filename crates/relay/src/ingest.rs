@@ -20,8 +20,8 @@ use store::{Append, AppendError, Appended, ProducerBatch};
 
 use crate::{viewer::close_reason, websocket::Fault};
 
-/// When a wrapper is to send again what a store without space refused.
-const RETRY_FULL_MS: u64 = 1_000;
+/// When that is to be sent again which a store without space refused.
+pub(crate) const RETRY_FULL_MS: u64 = 1_000;
 
 /// What an ingest link is to do next.
 #[derive(Debug)]
@@ -277,7 +277,7 @@ impl Ingest {
             AppendError::Hole { .. } => return self.fail(ErrorCode::BadRequest, &error.to_string()),
             AppendError::TooLarge { index, .. } => (first + *index as u64, ErrorCode::TooLarge, None),
             AppendError::Store(store) if store.is_retryable() => {
-                (first, ErrorCode::Internal, Some(RETRY_FULL_MS))
+                (first, ErrorCode::StoreFull, Some(RETRY_FULL_MS))
             }
             AppendError::Conflict { .. } | AppendError::Store(_) | _ => {
                 return self.fail(ErrorCode::Internal, "the store failed: the relay's log says why");

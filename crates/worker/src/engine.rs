@@ -41,6 +41,7 @@ impl AskError {
     pub fn code(&self) -> protocol::ErrorCode {
         match self {
             Self::Rejected(rejection) => rejection.code(),
+            Self::Journal(error) if error.is_retryable() => protocol::ErrorCode::StoreFull,
             Self::Journal(_) => protocol::ErrorCode::Internal,
             Self::Closed => protocol::ErrorCode::Draining,
         }

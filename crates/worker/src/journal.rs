@@ -39,6 +39,13 @@ pub enum JournalError {
     Contended,
 }
 
+impl JournalError {
+    /// Whether the store had no room: the same request may succeed later.
+    pub(crate) fn is_retryable(&self) -> bool {
+        matches!(self, Self::Append(error) if error.is_retryable())
+    }
+}
+
 /// Why a request changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommitError {

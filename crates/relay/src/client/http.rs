@@ -360,6 +360,7 @@ fn refused(status: StatusCode, body: &[u8]) -> ApiError {
         413 => ErrorCode::TooLarge,
         429 => ErrorCode::RateLimited,
         502..=504 => ErrorCode::Draining,
+        507 => ErrorCode::StoreFull,
         _ => ErrorCode::Internal,
     };
     ApiError::Refused(ErrorDetail::new(code, format!("the server answered {status}")))

@@ -93,8 +93,8 @@ fn a_store_without_space_is_a_nack_and_what_follows_waits_to_be_sent_again() {
     pair.link.handle_append_failed(&AppendError::Store(StoreError::Full { source: None }));
     let nack = &pair.said()[0];
     assert_eq!(
-        (&nack["type"], &nack["first"], &nack["retry_after_ms"]),
-        (&json!("nack"), &json!(1), &json!(1000))
+        (&nack["type"], &nack["first"], &nack["code"], &nack["retry_after_ms"]),
+        (&json!("nack"), &json!(1), &json!("store_full"), &json!(1000))
     );
     pair.send(&append(4, 1));
     assert!(pair.link.poll(pair.now).is_none(), "sent before the nack arrived");

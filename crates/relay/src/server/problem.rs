@@ -1,5 +1,7 @@
 //! Answers that are errors (§4, §8).
 
+use std::error::Error as _;
+
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -8,7 +10,7 @@ use axum::{
 use protocol::{ErrorBody, ErrorCode, ErrorDetail};
 use store::{AppendError, ReadError, StoreError};
 
-use crate::ApiError;
+use crate::{ApiError, ingest::RETRY_FULL_MS};
 
 /// An error as an HTTP answer: its status, and `{"error": {"code", "message"}}`.
 #[derive(Debug)]
@@ -57,13 +59,23 @@ pub(super) fn of_append(error: &AppendError) -> ErrorDetail {
         AppendError::Hole { .. } => ErrorDetail::new(ErrorCode::BadRequest, error.to_string()),
         AppendError::Conflict { .. } => ErrorDetail::new(ErrorCode::Conflict, error.to_string()),
         AppendError::TooLarge { .. } => ErrorDetail::new(ErrorCode::TooLarge, error.to_string()),
-        AppendError::Store(_) | _ => internal(error),
+        AppendError::Store(error) => of_store(error),
+        _ => internal(error),
     }
 }
 
 /// What is told of a store that failed.
 pub(super) fn of_store(error: &StoreError) -> ErrorDetail {
-    internal(error)
+    match error {
+        StoreError::Full { .. } => {
+            tracing::error!(%error, source = ?error.source(), "nothing can be appended");
+            ErrorDetail {
+                retry_after_ms: Some(RETRY_FULL_MS),
+                ..ErrorDetail::new(ErrorCode::StoreFull, error.to_string())
+            }
+        }
+        StoreError::Closed { .. } | StoreError::Backend { .. } | _ => internal(error),
+    }
 }
 
 fn internal(error: &dyn std::error::Error) -> ErrorDetail {

@@ -60,7 +60,7 @@ fn with_retry(mut response: Response, retry_after_ms: Option<u64>) -> Response {
 impl From<AskError> for Failure {
     fn from(error: AskError) -> Self {
         let code = error.code();
-        if code == ErrorCode::Internal {
+        if matches!(code, ErrorCode::Internal | ErrorCode::StoreFull) {
             tracing::error!(error = &error as &dyn std::error::Error, "a request to the town failed");
         }
         Self::new(code, sentence(&error))

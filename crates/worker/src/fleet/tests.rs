@@ -238,7 +238,7 @@ async fn a_request_that_the_journal_did_not_take_is_refused_and_changes_nothing(
     let registration = registration();
     let request = Request::by("operator", Command::Register { registration, start: true });
     let error = town.engine.ask(request).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::Internal);
+    assert_eq!(error.code(), ErrorCode::StoreFull);
     assert!(town.engine.town().borrow().agents().is_empty());
     assert!(town.launches.try_recv().is_err(), "nothing is done that is not written down");
     town.close().await;
