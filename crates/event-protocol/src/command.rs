@@ -1,5 +1,7 @@
 //! Steering: what a viewer or the control plane may ask of an agent (§7).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -122,6 +124,12 @@ pub struct Prompt {
     /// More instructions for this turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
+    /// The variant of the model, such as its effort.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Which tools the agent has in this turn, by name; those that are not named stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<BTreeMap<String, bool>>,
 }
 
 /// When a prompt is taken while a turn runs.
@@ -146,6 +154,21 @@ pub struct ModelRef {
     /// Its name there.
     #[serde(rename = "modelID")]
     pub model_id: String,
+}
+
+impl ModelRef {
+    /// Reads `{providerID, modelID}`, or `"provider/model"`.
+    #[must_use]
+    pub fn from_json(value: Value) -> Option<Self> {
+        match value {
+            Value::String(name) => {
+                let (provider, model) = name.split_once('/')?;
+                let named = !provider.is_empty() && !model.is_empty();
+                named.then(|| Self { provider_id: provider.to_owned(), model_id: model.to_owned() })
+            }
+            other => serde_json::from_value(other).ok(),
+        }
+    }
 }
 
 /// The answer to a permission.

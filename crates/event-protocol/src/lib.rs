@@ -12,6 +12,7 @@
 //! | read server-sent events | [`sse::Decoder`] |
 //! | show what an agent does | [`view::SessionView`], [`model`] |
 //! | steer an agent | [`Command`] |
+//! | say what its turns are run with | [`config`] |
 //! | find what was said | [`search`] |
 //! | know how much is too much | [`limits`] |
 //!
@@ -46,6 +47,7 @@ mod backoff;
 mod class;
 pub mod codec;
 mod command;
+pub mod config;
 mod cursor;
 mod error_code;
 mod event;

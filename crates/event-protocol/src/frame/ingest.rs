@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::tagged;
 use crate::{
-    AgentId, Command, CommandId, ErrorCode, ErrorDetail, NewEvent, ProducerId, Seq, Timestamp, TownId, limits,
+    AgentId, Command, CommandId, ErrorCode, ErrorDetail, NewEvent, ProducerId, Seq, Timestamp, TownId,
+    config::SealedConfig, limits,
 };
 
 /// What a wrapper says.
@@ -145,7 +146,7 @@ pub enum ToWrapper {
         limits: IngestLimits,
         /// The resolved town config.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        config: Option<Value>,
+        config: Option<SealedConfig>,
     },
     /// Everything through this number is committed.
     Ack {
@@ -174,7 +175,7 @@ pub enum ToWrapper {
         command: Command,
         /// The resolved town config.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        config: Option<Value>,
+        config: Option<SealedConfig>,
     },
     /// Nothing else was to be said.
     Heartbeat,
