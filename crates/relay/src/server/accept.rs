@@ -26,6 +26,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::feed::lock;
 
+/// Connections that may wait to be accepted: a fleet that comes back at once. The system drops what comes beyond, and
+/// the other side tries again after a second; by default it lets 128 wait.
+const WAITING: i32 = 4096;
 /// Time before accepting again after the system had no descriptor left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -67,6 +70,14 @@ pub trait Listener: Send {
 
     /// Waits for the next connection, and says whose it is.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, SocketAddr)>> + Send;
+
+    /// Lets so many connections wait to be accepted, where that is to be said.
+    ///
+    /// # Errors
+    /// When the listener is not usable.
+    fn let_wait(&mut self, _connections: i32) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Listener for TcpListener {
@@ -78,6 +89,10 @@ impl Listener for TcpListener {
             tracing::debug!(%peer, %error, "small frames may be delayed");
         }
         Ok((stream, peer))
+    }
+
+    fn let_wait(&mut self, connections: i32) -> io::Result<()> {
+        socket2::SockRef::from(&*self).listen(connections)
     }
 }
 
@@ -94,6 +109,7 @@ pub async fn serve(
     limits: ServeLimits,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
+    listener.let_wait(WAITING)?;
     let connections = Connections::new(limits);
     let (tracker, ending) = (TaskTracker::new(), CancellationToken::new());
     let mut shutdown = std::pin::pin!(shutdown);
@@ -281,6 +297,18 @@ mod tests {
         }
         drop(first);
         assert!(connections.admit(stream().await, far).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_crowd_that_comes_at_once_waits_to_be_accepted() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut listener = socket.listen(1).unwrap();
+        Listener::let_wait(&mut listener, 64).unwrap();
+        let address = listener.local_addr().unwrap();
+        let crowd = (0..32).map(|_| TcpStream::connect(address)).collect::<tokio::task::JoinSet<_>>();
+        let all_are_in = tokio::time::timeout(Duration::from_secs(30), crowd.join_all());
+        assert!(all_are_in.await.unwrap().iter().all(Result::is_ok));
     }
 
     async fn stream() -> TcpStream {
