@@ -134,3 +134,113 @@ pub struct EventsDropped {
     /// Why.
     pub reason: String,
 }
+
+/// `wrapper.workspace.ready`: the agent's work tree is there (§10).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorkspaceReady {
+    /// Its branch, `gt/<agent>/<bead>`.
+    pub branch: String,
+    /// The commit it stands on.
+    pub commit: String,
+    /// The branch of the remote that its branch was begun from, if it was begun now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// The branch was there before and goes on.
+    #[serde(default)]
+    pub resumed: bool,
+    /// Where what would have been lost was put away: references of the rig's mirror.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rescued: Vec<String>,
+    /// Why the remote could not be asked, if it could not: the branch goes on from what was known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale: Option<String>,
+}
+
+/// `wrapper.auto_commit.started`: a turn is over, and what it changed is being committed (§10).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AutoCommitStarted {
+    /// The branch.
+    pub branch: String,
+    /// How many paths differ from its commit.
+    pub paths: u64,
+}
+
+/// `wrapper.auto_commit.completed`: what a turn changed is committed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AutoCommitCompleted {
+    /// The commit.
+    pub hash: String,
+    /// The branch.
+    pub branch: String,
+    /// The first line of its message.
+    pub subject: String,
+    /// Why the hooks of the repository were left out, if they were: what failed with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks_skipped: Option<String>,
+    /// Whether it is on the remote.
+    pub pushed: bool,
+    /// The remote and its branch, `origin/main`, if there is one to push to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// Why it is not on the remote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_pushed: Option<NotPushed>,
+    /// What git said of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// Why a commit is not on the remote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum NotPushed {
+    /// The branch has no upstream.
+    NoUpstream,
+    /// The remote has commits that this branch lacks, or refuses it; it is never forced.
+    Rejected,
+    /// The remote could not be reached, or the push failed or took too long.
+    #[default]
+    #[serde(other)]
+    Failed,
+}
+
+/// `wrapper.auto_commit.skipped` or `wrapper.condense.skipped`: nothing was to be done after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Why.
+    pub reason: SkipReason,
+}
+
+/// Why nothing was done after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SkipReason {
+    /// The turn was aborted.
+    Aborted,
+    /// The turn ended with an error.
+    TurnFailed,
+    /// The work folder is in no repository.
+    NoRepository,
+    /// A merge, rebase, cherry-pick, revert or bisection is not finished, or paths are in conflict.
+    Unfinished,
+    /// The head is detached.
+    DetachedHead,
+    /// The branch is the repository's default one, and `upstreamBranch` does not name it.
+    DefaultBranch,
+    /// Nothing has changed.
+    Clean,
+    /// This kind of agent cannot do that.
+    Unsupported,
+    /// A reason of a newer wrapper.
+    #[serde(other)]
+    Unknown,
+}
+
+/// `wrapper.auto_commit.failed` or `wrapper.condense.failed`: it was tried. The turn's outcome is what it is all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AfterTurnFailed {
+    /// What went wrong.
+    pub message: String,
+}

@@ -13,11 +13,14 @@
 //!
 //! `§n` cites `docs/protocol.md`.
 
+mod after_turn;
 pub mod api;
 mod asked;
 mod clock;
 mod coalesce;
+mod config;
 mod exit;
+mod git;
 mod guard;
 pub mod link;
 mod options;
@@ -34,6 +37,7 @@ mod trim;
 mod turn;
 mod wrapper;
 
+pub use after_turn::AfterTurnArgs;
 pub use clock::{Clock, Moment};
 pub use exit::Exit;
 pub use guard::{GuardArgs, guard};

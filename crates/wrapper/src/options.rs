@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use protocol::{AgentId, TownId};
 
-use crate::{link::Token, runtime::RuntimeKind};
+use crate::{after_turn::AfterTurnArgs, link::Token, runtime::RuntimeKind};
 
 /// The arguments of a wrapper. The token comes from `GASTOWN_WRAPPER_TOKEN` or a file, never from an argument.
 #[derive(Debug, Clone, clap::Args)]
@@ -64,6 +64,9 @@ pub struct Options {
     /// Exit when the link has been down for so many seconds; without it, never
     #[arg(long, value_name = "SECONDS")]
     pub give_up_after: Option<u64>,
+    /// What is done after a turn
+    #[command(flatten)]
+    pub after_turn: AfterTurnArgs,
     /// The command that runs the guard, as its words; without it, this program's own `guard` subcommand
     #[arg(long, value_name = "WORD", num_args = 1.., value_terminator = ";", hide = true)]
     pub guard_command: Vec<String>,
@@ -139,6 +142,7 @@ impl Options {
             speed: "1".to_owned(),
             repeat: false,
             give_up_after: None,
+            after_turn: AfterTurnArgs::default(),
             guard_command: Vec::new(),
         }
     }

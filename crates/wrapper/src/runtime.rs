@@ -13,7 +13,7 @@ pub(crate) mod shape;
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use protocol::{AgentId, Command, NewEvent, agent::Failed, frame::RuntimeInfo};
+use protocol::{AgentId, Command, ModelRef, NewEvent, agent::Failed, frame::RuntimeInfo};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -137,6 +137,23 @@ pub trait AgentControl: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the agent did not take it.
     async fn command(&self, command: Command) -> Result<Option<Value>, CommandError>;
+
+    /// Has the agent write a message for what is staged in its work folder. Not every kind of agent can.
+    ///
+    /// # Errors
+    /// When it cannot, or did not.
+    async fn commit_message(&self) -> Result<String, CommandError> {
+        Err(CommandError::Unsupported { what: "write the message of a commit" })
+    }
+
+    /// Has the agent condense its session, with this model where it does not choose one itself. Returns when that is done; what the
+    /// agent does meanwhile is in the stream. Not every kind of agent can.
+    ///
+    /// # Errors
+    /// When it cannot, or did not.
+    async fn condense(&self, _model: Option<ModelRef>) -> Result<(), CommandError> {
+        Err(CommandError::Unsupported { what: "condense its session" })
+    }
 
     /// Ends the agent with every process it began. Returns when it is gone.
     async fn stop(&self);

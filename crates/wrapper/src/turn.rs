@@ -5,6 +5,7 @@
 //! - One prompt at a time is in flight to the runtime: the next one goes only when its message was seen, or its turn is over. Agent
 //!   servers take prompts before they store them, and two quick ones may swap.
 //! - `queue` waits for the turn to be over, `boundary` goes while it runs, `interrupt` aborts it and then goes before all others.
+//! - A turn that is over may have work after it: the next prompt goes when that is [`settled`](Turns::settled).
 //! - An abort ends the turn that runs and drops what was queued behind it, which is told to whoever asked: somebody who says
 //!   stop does not mean "and then go on with the next".
 
@@ -30,7 +31,7 @@ pub(crate) const QUEUE: usize = 64;
 
 /// Names a prompt within a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct PromptNumber(u64);
+pub(crate) struct PromptNumber(pub(crate) u64);
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub(crate) enum TurnOutput {
     Abort,
     /// An abort took this prompt out of the queue.
     Dropped(PromptNumber),
-    /// The turn is over.
+    /// The turn is over. Say with [`Turns::settled`] when what is to be done after it is done.
     Over {
         /// It was aborted.
         aborted: bool,
@@ -59,6 +60,10 @@ pub(crate) struct Turns {
     /// The agent takes prompts.
     ready: bool,
     open: bool,
+    /// The turn is over, and what is done after it is not.
+    settling: bool,
+    /// The agent began the turn of a prompt that was on its way when the last turn ended.
+    reopens: bool,
     /// The server says itself when this turn closes.
     says_close: bool,
     /// Assistant messages of this turn that are not complete.
@@ -89,6 +94,8 @@ impl Turns {
             sent: None,
             ready: false,
             open: false,
+            settling: false,
+            reopens: false,
             says_close: false,
             incomplete: BTreeSet::new(),
             idles: 0,
@@ -107,7 +114,7 @@ impl Turns {
         self.numbers += 1;
         let number = PromptNumber(self.numbers);
         if prompt.delivery == Delivery::Interrupt {
-            if self.is_busy() && self.aborting.is_none() {
+            if self.runs() && self.aborting.is_none() {
                 self.aborting = Some(now + ABORT_PATIENCE);
                 self.out.push_back(TurnOutput::Abort);
             }
@@ -131,10 +138,10 @@ impl Turns {
     pub(crate) fn abort(&mut self, now: Moment) -> bool {
         let dropped = self.queue.drain(..).map(|(number, _)| TurnOutput::Dropped(number));
         self.out.extend(dropped);
-        if self.is_busy() && self.aborting.is_none() {
+        if self.runs() && self.aborting.is_none() {
             self.aborting = Some(now + ABORT_PATIENCE);
         }
-        self.is_busy()
+        self.runs()
     }
 
     /// Takes an event of the agent's log.
@@ -151,8 +158,8 @@ impl Turns {
                 self.opens();
                 self.idles = 0;
             }
-            "session.idle" => self.idle(now),
-            "session.turn.close" => self.over(now),
+            "session.idle" => self.idle(),
+            "session.turn.close" => self.over(),
             "message.updated" => {
                 if let Ok(InfoOf { info }) = event.data.parse() {
                     self.message(now, info);
@@ -166,7 +173,7 @@ impl Turns {
     pub(crate) fn handle_timeout(&mut self, now: Moment) {
         if self.aborting.is_some_and(|due| due <= now) {
             self.open = true;
-            self.over(now);
+            self.over();
         }
         if self.sent.as_ref().is_some_and(|sent| sent.due <= now) {
             self.sent = None;
@@ -184,9 +191,33 @@ impl Turns {
         self.out.pop_front()
     }
 
-    /// Whether a turn runs or is about to.
+    /// Whether a turn runs, is about to, or is not settled.
     pub(crate) fn is_busy(&self) -> bool {
-        self.open || self.sent.is_some()
+        self.runs() || self.settling
+    }
+
+    /// Whether a turn runs, as the agent says.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Whether the last turn is over and not settled.
+    pub(crate) fn is_settling(&self) -> bool {
+        self.settling
+    }
+
+    /// What was to be done after the turn is done.
+    pub(crate) fn settled(&mut self, now: Moment) {
+        self.settling = false;
+        self.incomplete.clear();
+        self.open = std::mem::take(&mut self.reopens);
+        self.send_next(now);
+    }
+
+    /// Whether an event closes a turn of the root session, as far as it says so itself.
+    pub(crate) fn closes(&self, event: &NewEvent) -> bool {
+        event.session.as_deref() == Some(self.root.as_str())
+            && matches!(&*event.kind, "session.idle" | "session.turn.close")
     }
 
     /// The agent is gone: nothing runs. What is queued waits for the next one, or is taken with [`drop_queue`](Self::drop_queue).
@@ -194,6 +225,8 @@ impl Turns {
         root.clone_into(&mut self.root);
         self.ready = false;
         self.open = false;
+        self.settling = false;
+        self.reopens = false;
         self.sent = None;
         self.aborting = None;
         self.says_close = false;
@@ -234,7 +267,7 @@ impl Turns {
     }
 
     /// Errors and aborts give two idles, and the message is complete only before the second one.
-    fn idle(&mut self, now: Moment) {
+    fn idle(&mut self) {
         if !self.open {
             return;
         }
@@ -242,18 +275,27 @@ impl Turns {
         let over =
             if self.says_close { self.idles > 2 } else { self.incomplete.is_empty() || self.idles > 1 };
         if over {
-            self.over(now);
+            self.over();
         }
     }
 
+    fn runs(&self) -> bool {
+        self.open || self.sent.is_some()
+    }
+
     fn opens(&mut self) {
+        if self.settling {
+            // What else the agent does meanwhile is part of that.
+            self.reopens |= self.sent.is_some();
+            return;
+        }
         self.open = true;
         if let Some(sent) = &mut self.sent {
             sent.opened = true;
         }
     }
 
-    fn over(&mut self, now: Moment) {
+    fn over(&mut self) {
         if !self.open {
             return;
         }
@@ -265,12 +307,12 @@ impl Turns {
             self.sent = None;
         }
         let aborted = self.aborting.take().is_some();
+        self.settling = true;
         self.out.push_back(TurnOutput::Over { aborted });
-        self.send_next(now);
     }
 
     fn send_next(&mut self, now: Moment) {
-        while self.ready && (self.sent.is_none() || !self.paced) {
+        while self.ready && !self.settling && (self.sent.is_none() || !self.paced) {
             let may_go = |(_, prompt): &(PromptNumber, Prompt)| {
                 !self.paced
                     || !self.open

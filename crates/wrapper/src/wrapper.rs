@@ -1,5 +1,6 @@
 //! The whole wrapper: what is set up before the agent's life begins, and what is put away after it.
 
+mod after_turn;
 mod book;
 mod commands;
 mod history;

@@ -31,6 +31,38 @@ fn a_prompt_for_the_next_step_goes_once_the_one_before_was_seen() {
 }
 
 #[test]
+fn nothing_is_sent_before_a_turn_is_settled() {
+    let mut turns = running();
+    turns.prompt(Moment::START, prompt("b", Delivery::Queue));
+    feed(&mut turns, &[assistant("a1", true), idle("root")]);
+    assert_eq!(turns.poll(), Some(TurnOutput::Over { aborted: false }));
+    turns.prompt(Moment::START, prompt("c", Delivery::Interrupt));
+    // The agent condenses its session.
+    feed(
+        &mut turns,
+        &[user("u9"), busy("root"), assistant("a9", false), assistant("a9", true), idle("root")],
+    );
+    assert_eq!(turns.poll(), None);
+    assert!(turns.is_busy() && turns.is_settling());
+    turns.settled(Moment::START);
+    assert_eq!(sent(&drain(&mut turns)), ["c"], "there was nothing to abort");
+}
+
+#[test]
+fn a_prompt_that_was_on_its_way_has_its_turn_after_the_last_one_is_settled() {
+    let mut turns = running();
+    turns.prompt(Moment::START, prompt("b", Delivery::Boundary));
+    assert_eq!(sent(&drain(&mut turns)), ["b"]);
+    feed(&mut turns, &[assistant("a1", true), idle("root")]);
+    assert_eq!(turns.poll(), Some(TurnOutput::Over { aborted: false }));
+    feed(&mut turns, &[user("u2"), busy("root")]);
+    turns.settled(Moment::START);
+    feed(&mut turns, &[idle("root")]);
+    assert_eq!(drain(&mut turns), [TurnOutput::Over { aborted: false }]);
+    assert!(!turns.is_busy());
+}
+
+#[test]
 fn an_interrupting_prompt_aborts_the_turn_and_goes_before_what_is_queued() {
     let mut turns = running();
     turns.prompt(Moment::START, prompt("b", Delivery::Queue));
@@ -81,13 +113,16 @@ fn a_server_that_says_when_a_turn_closes_is_waited_for() {
     );
     assert!(turns.is_busy());
     feed(&mut turns, &[event("root", "session.turn.close", &json!({ "reason": "completed" }))]);
+    assert_eq!(drain(&mut turns), [TurnOutput::Over { aborted: false }]);
     assert!(!turns.is_busy());
 }
 
 #[test]
 fn a_late_word_about_the_users_message_opens_no_turn() {
     let mut turns = running();
-    feed(&mut turns, &[assistant("a1", true), idle("root"), user("u1")]);
+    feed(&mut turns, &[assistant("a1", true), idle("root")]);
+    drain(&mut turns);
+    feed(&mut turns, &[user("u1")]);
     assert!(!turns.is_busy());
 }
 
@@ -158,8 +193,16 @@ fn feed(turns: &mut Turns, events: &[NewEvent]) {
     }
 }
 
+/// What is to be done next; a turn that is over is settled at once.
 fn drain(turns: &mut Turns) -> Vec<TurnOutput> {
-    std::iter::from_fn(|| turns.poll()).collect()
+    let mut out = Vec::new();
+    while let Some(output) = turns.poll() {
+        if matches!(output, TurnOutput::Over { .. }) {
+            turns.settled(Moment::START);
+        }
+        out.push(output);
+    }
+    out
 }
 
 fn sent(out: &[TurnOutput]) -> Vec<String> {

@@ -40,6 +40,7 @@ impl Life {
                 }
             }
             Command::Abort => {
+                self.abort_after_turn().await;
                 if self.turns.abort(self.clock.now()) {
                     self.send(to, None, Command::Abort).await;
                 } else {

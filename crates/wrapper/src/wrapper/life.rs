@@ -23,7 +23,7 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::{Book, RunError, StateDir, commands::AnswerTo, user_messages};
+use super::{Book, RunError, StateDir, after_turn::Afterwards, commands::AnswerTo, user_messages};
 use crate::{
     Clock, Exit, Moment, Options, Shutdown, ShutdownLevel,
     api::{ApiRequest, JobStatus, OutboxDepth},
@@ -68,13 +68,15 @@ pub(super) struct Life {
     level: ShutdownLevel,
     pub(super) supervisor: Supervisor,
     pub(super) turns: Turns,
+    /// What is done after a turn, and what waits for it.
+    pub(super) after: Afterwards,
     pub(super) coalescer: Coalescer,
     /// What the coalescer gave and is to be said.
     pub(super) out: Vec<NewEvent>,
     tree: Option<SessionTree>,
     pub(super) agent: Option<Agent>,
     /// The session to go on with.
-    session: Option<String>,
+    pub(super) session: Option<String>,
     starting: Option<AbortHandle>,
     pub(super) tasks: JoinSet<Done>,
     /// Who waits for which prompt.
@@ -124,6 +126,7 @@ impl Life {
             link_state: link.state(),
             level: ShutdownLevel::None,
             supervisor: Supervisor::new(),
+            after: Afterwards::default(),
             coalescer: Coalescer::default(),
             out: Vec::new(),
             tree: None,
@@ -161,10 +164,10 @@ impl Life {
             }
             let wake = self.clock.instant(self.due().unwrap_or_else(|| self.clock.now() + NOTHING_DUE));
             let level = self.level;
+            let listens = self.agent.is_some() && !self.book.is_stuck() && !self.is_held_back();
             tokio::select! {
-                signal = next_signal(self.agent.as_mut()), if self.agent.is_some() && !self.book.is_stuck() => {
-                    self.signals(signal).await;
-                }
+                signal = next_signal(self.agent.as_mut()), if listens => self.signals(signal).await,
+                said = self.after.next() => self.after_turn_said(said).await,
                 Some(done) = self.tasks.join_next() => if let Ok(done) = done { self.done(done).await },
                 Some((id, command, _config)) = link.commands.recv() => self.command(AnswerTo::Link(id), command).await,
                 Some(request) = requests.recv() => self.request(request).await,
@@ -238,11 +241,18 @@ impl Life {
         }
     }
 
-    fn event(&mut self, event: NewEvent) {
+    pub(super) fn event(&mut self, event: NewEvent) {
+        if self.is_held_back() {
+            return self.after.wait(event);
+        }
         let event = self.with_session(event);
         if self.tree.as_mut().is_some_and(|tree| tree.admit(&event)) {
             let now = self.clock.now();
             self.turns.event(now, &event);
+            if self.turns.is_settling() && self.turns.closes(&event) {
+                return self.after.withhold(event);
+            }
+            self.after.note(self.turns.is_settling(), self.session.as_deref(), &event);
             self.coalescer.push(now, event, &mut self.out);
         }
     }
@@ -260,6 +270,7 @@ impl Life {
     }
 
     async fn ended(&mut self, ended: Ended) {
+        self.give_up_after_turn("the agent has ended").await;
         self.coalescer.flush(&mut self.out);
         self.pass_on().await;
         self.coalescer.clear();
@@ -344,6 +355,7 @@ impl Life {
 
     /// Stops the agent, or gives its start up.
     async fn stop(&mut self) {
+        self.give_up_after_turn("the agent is being ended").await;
         if let Some(starting) = self.starting.take() {
             starting.abort();
             self.exited(self.supervisor.reason().to_owned(), None).await;
@@ -401,7 +413,7 @@ impl Life {
                     let cancelled = recovery::cancelled_asks(self.book.view(), self.clock.timestamp());
                     self.book.emit(cancelled).await;
                 }
-                self.supervisor.turn_over();
+                self.turn_over(aborted).await;
             }
         }
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod acp;
+mod after_turn;
 mod guard;
 mod link;
 mod opencode;

@@ -1,6 +1,7 @@
 //! The whole wrapper in one process: a scripted agent, the outbox on disk, the link over a real socket, a relay by hand.
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -117,15 +118,20 @@ async fn a_scenario_that_is_not_there_fails_at_once() {
 }
 
 /// A wrapper whose agent plays one action per turn, and its relay.
-struct World {
-    folder: TempDir,
-    relay: Relay,
-    wrapper: Wrapper,
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) relay: Relay,
+    pub(crate) wrapper: Wrapper,
     commands: u64,
 }
 
 impl World {
     async fn start(action: &Value) -> Self {
+        Self::start_with(action, |_, _| {}).await
+    }
+
+    /// Starts it after this was done in its folder, and to its options.
+    pub(crate) async fn start_with(action: &Value, prepare: impl FnOnce(&Path, &mut Options)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let scenario = json!({
             "title": "a test", "agent": "build", "model": { "providerID": "p", "modelID": "m" },
@@ -135,12 +141,14 @@ impl World {
         std::fs::write(folder.path().join("token"), "a-token").unwrap();
         std::fs::create_dir(folder.path().join("work")).unwrap();
         let relay = Relay::listen().await;
-        let wrapper = Wrapper::start(&relay, &folder);
+        let mut options = Wrapper::options(&relay, &folder);
+        prepare(folder.path(), &mut options);
+        let wrapper = Wrapper::start_with(options);
         Self { folder, relay, wrapper, commands: 0 }
     }
 
     /// What the log says once it says this.
-    async fn until(&self, mut says: impl FnMut(&SessionView) -> bool) -> SessionView {
+    pub(crate) async fn until(&self, mut says: impl FnMut(&SessionView) -> bool) -> SessionView {
         let mut grown = self.relay.grown.subscribe();
         let waited = timeout(SOON, async {
             loop {
@@ -157,12 +165,12 @@ impl World {
         }
     }
 
-    async fn prompt(&mut self, text: &str) {
+    pub(crate) async fn prompt(&mut self, text: &str) {
         self.until(is_idle).await;
         assert!(self.command(&json!({ "type": "prompt", "text": text })).await.ok);
     }
 
-    async fn command(&mut self, command: &Value) -> CommandResult {
+    pub(crate) async fn command(&mut self, command: &Value) -> CommandResult {
         self.commands += 1;
         let id: protocol::CommandId = format!("c-{}", self.commands).parse().unwrap();
         let command: Command = serde_json::from_value(command.clone()).unwrap();
@@ -188,24 +196,32 @@ impl World {
     }
 }
 
-struct Wrapper {
-    trigger: ShutdownTrigger,
-    run: JoinHandle<Result<Exit, RunError>>,
+pub(crate) struct Wrapper {
+    pub(crate) trigger: ShutdownTrigger,
+    pub(crate) run: JoinHandle<Result<Exit, RunError>>,
 }
 
 impl Wrapper {
     fn start(relay: &Relay, folder: &TempDir) -> Self {
+        Self::start_with(Self::options(relay, folder))
+    }
+
+    pub(crate) fn options(relay: &Relay, folder: &TempDir) -> Options {
         let state_dir = folder.path().join("state");
         let mut options = Options::new(&relay.url, "a1".parse().unwrap(), "main".parse().unwrap(), state_dir);
         options.runtime = RuntimeKind::Scripted;
         options.scenario = Some(folder.path().join("scenario.json"));
         options.token_file = Some(folder.path().join("token"));
         options.dir = folder.path().join("work");
+        options
+    }
+
+    pub(crate) fn start_with(options: Options) -> Self {
         let (trigger, shutdown) = Shutdown::new();
         Self { trigger, run: tokio::spawn(run(options, shutdown)) }
     }
 
-    async fn end(&mut self) -> Result<Exit, RunError> {
+    pub(crate) async fn end(&mut self) -> Result<Exit, RunError> {
         self.trigger.ask(ShutdownLevel::Drain);
         timeout(SOON, &mut self.run).await.expect("it ends").expect("it does not panic")
     }
@@ -213,7 +229,7 @@ impl Wrapper {
 
 /// A relay that keeps one producer's events by their numbers and acks each batch.
 #[derive(Clone)]
-struct Relay {
+pub(crate) struct Relay {
     url: String,
     log: Arc<Mutex<Log>>,
     grown: watch::Sender<u64>,
@@ -245,7 +261,7 @@ impl Relay {
         relay
     }
 
-    fn view(&self) -> SessionView {
+    pub(crate) fn view(&self) -> SessionView {
         let mut view = SessionView::default();
         for (seq, event) in (1_u64..).zip(self.log.lock().unwrap().events.clone()) {
             view.apply(&event.at(Seq::new(seq)));
@@ -253,8 +269,12 @@ impl Relay {
         view
     }
 
-    fn kinds(&self) -> Vec<String> {
-        self.log.lock().unwrap().events.iter().map(|event| event.kind.to_string()).collect()
+    pub(crate) fn events(&self) -> Vec<NewEvent> {
+        self.log.lock().unwrap().events.clone()
+    }
+
+    pub(crate) fn kinds(&self) -> Vec<String> {
+        self.events().iter().map(|event| event.kind.to_string()).collect()
     }
 
     fn cut(&self) {
@@ -341,7 +361,7 @@ async fn stream(State(relay): State<Relay>, upgrade: WebSocketUpgrade) -> Respon
     })
 }
 
-fn is_idle(view: &SessionView) -> bool {
+pub(crate) fn is_idle(view: &SessionView) -> bool {
     state(view) == "idle"
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
-use protocol::{Command, PermissionReply, Prompt};
+use protocol::{Command, ModelRef, PermissionReply, Prompt};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -67,6 +67,24 @@ impl AgentControl for Control {
             }
         }
         Ok(None)
+    }
+
+    async fn commit_message(&self) -> Result<String, CommandError> {
+        if !self.flavour.writes_commit_messages() {
+            return Err(CommandError::Unsupported { what: "write the message of a commit" });
+        }
+        let body = json!({ "path": self.api.directory() });
+        let answer = self.post(&["commit-message"], &body, "the call").await?;
+        let message = answer["message"].as_str();
+        message.map(str::to_owned).ok_or_else(|| refused(ApiError::Shape { what: "no message" }, "the call"))
+    }
+
+    async fn condense(&self, model: Option<ModelRef>) -> Result<(), CommandError> {
+        let no_model = || CommandError::Refused { message: "no model has answered in this session".to_owned() };
+        let model = model.ok_or_else(no_model)?;
+        let body = json!({ "providerID": model.provider_id, "modelID": model.model_id });
+        let path = ["session", self.session.as_str(), "summarize"];
+        self.api.post_turn(&path, &body).await.map(drop).map_err(|error| refused(error, "the session"))
     }
 
     async fn stop(&self) {

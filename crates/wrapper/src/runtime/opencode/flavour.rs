@@ -38,6 +38,11 @@ impl Flavour {
         self == Self::Kilo
     }
 
+    /// It writes the message of a commit when it is asked to (`/commit-message`).
+    pub(super) fn writes_commit_messages(self) -> bool {
+        self == Self::Kilo
+    }
+
     /// The server's binary: this file, the one in the `node_modules` of this folder, or the first one in `path`.
     pub(super) fn find_binary(self, given: Option<&Path>, path: Option<&str>) -> Result<PathBuf, Failed> {
         let name = self.name();
