@@ -16,6 +16,8 @@ use store::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::seeds::Planted;
+
 /// Appends that wait for the writer; more wait for these.
 const WAITING: usize = 256;
 /// Appends that one sync takes at most.
@@ -28,6 +30,7 @@ pub(crate) struct Disk(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     policy: RetentionPolicy,
+    planted: Option<Planted>,
     seed: u64,
     random: StdRng,
     synced: Vec<(LogId, Append)>,
@@ -39,9 +42,10 @@ struct State {
 }
 
 impl Disk {
-    pub(crate) fn new(policy: RetentionPolicy, seed: u64) -> Self {
+    pub(crate) fn new(policy: RetentionPolicy, planted: Option<Planted>, seed: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             policy,
+            planted,
             seed,
             random: StdRng::seed_from_u64(seed),
             synced: Vec::new(),
@@ -162,6 +166,11 @@ impl Writer {
     async fn run(mut self) {
         let mut group = Vec::new();
         while self.queue.recv_many(&mut group, GROUP).await > 0 {
+            if self.disk.lock().planted == Some(Planted::NoDedupe) {
+                for write in &mut group {
+                    self.take_as_new(write).await;
+                }
+            }
             let writes = group.iter().map(|write| (write.log.clone(), write.batch.clone())).collect();
             let sync_ms = {
                 let mut state = self.disk.lock();
@@ -196,6 +205,18 @@ impl Writer {
                 // Whoever has gone does not hear of it; it is committed all the same.
                 let _ = answer.send(done);
             }
+        }
+    }
+
+    /// The planted fault: what was committed before is taken as if it came next.
+    async fn take_as_new(&self, write: &mut Write) {
+        let Ok(Some(known)) = self.committed.producer(&write.log).await else { return };
+        if let Some(says) = &mut write.batch.producer
+            && (&says.producer, says.generation) == (&known.producer, known.generation)
+        {
+            // Nothing comes again in a batch without events, which only asks for what is known.
+            let is_old = says.first <= known.acked && !write.batch.events.is_empty();
+            says.first = if is_old { known.acked + 1 } else { says.first };
         }
     }
 }

@@ -8,6 +8,7 @@
 //! shares this binary.
 //!
 //! - `GASTOWN_SIM_SEED=7 cargo test --test simulation` repeats one seed, `GASTOWN_SIM_TRACE=FILE` keeps its trace.
+//! - `GASTOWN_SIM_PLANTED=no-dedupe` with it plants a fault in the store, which is to be found.
 //! - `GASTOWN_SIM_SEEDS=500 cargo test --test simulation` tries so many new seeds; each that fails is named.
 
 mod agents;
@@ -38,4 +39,9 @@ fn p14_ten_seconds_after_the_last_fault_every_agent_goes_on_and_no_viewer_lags()
 #[test]
 fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
     seeds::assert_repeatable();
+}
+
+#[test]
+fn p5_a_store_that_takes_again_what_it_has_is_found_out() {
+    seeds::assert_finds(seeds::Planted::NoDedupe, "Twice");
 }

@@ -32,6 +32,8 @@ pub(crate) enum Condition {
     HalfOpen,
     /// It is gone, and its ends are told.
     Cut,
+    /// It is gone for whoever opened it. The other end is told nothing, and what was sent goes on arriving there.
+    Severed,
 }
 
 /// Every connection of the run, by who opened it.
@@ -60,7 +62,7 @@ impl Network {
             let is_allowed = match connection.condition {
                 Condition::Good | Condition::Stalled => true,
                 Condition::HalfOpen => condition == Condition::Cut,
-                Condition::Cut => false,
+                Condition::Cut | Condition::Severed => false,
             };
             if is_allowed {
                 connection.condition = condition;
@@ -185,7 +187,9 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.condition(cx) {
-            (Condition::Cut, _) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            (Condition::Cut | Condition::Severed, _) => {
+                Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+            }
             (Condition::Stalled | Condition::HalfOpen, _) => Poll::Pending,
             (Condition::Good, chop) => {
                 let room = chop.min(buf.remaining());
@@ -202,7 +206,7 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.condition(cx).0 {
-            Condition::Cut => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Condition::Cut | Condition::Severed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Condition::HalfOpen => Poll::Ready(Ok(bytes.len())),
             Condition::Stalled => Poll::Pending,
             Condition::Good => self.stream().poll_write(cx, bytes),
@@ -216,7 +220,9 @@ impl AsyncWrite for Wire {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.condition(cx).0 {
             Condition::Good => self.stream().poll_shutdown(cx),
-            Condition::Cut | Condition::HalfOpen | Condition::Stalled => Poll::Ready(Ok(())),
+            Condition::Cut | Condition::HalfOpen | Condition::Severed | Condition::Stalled => {
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
@@ -224,7 +230,9 @@ impl AsyncWrite for Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         let connection = self.network.lock().remove(&self.id);
-        if connection.is_some_and(|connection| connection.condition == Condition::HalfOpen) {
+        let is_silent =
+            |connection: Connection| matches!(connection.condition, Condition::HalfOpen | Condition::Severed);
+        if connection.is_some_and(is_silent) {
             // The other side is told nothing, and has to find out by itself.
             std::mem::forget(self.stream.take());
         }

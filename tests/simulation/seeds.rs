@@ -1,8 +1,9 @@
 //! Runs seeds, each in a process of its own: this binary again, with the seed in its environment.
 
 use std::{
-    env, fs,
-    path::Path,
+    env,
+    ffi::OsStr,
+    fs,
     process::{Command, Output},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -15,11 +16,34 @@ use crate::world::{self, Mode};
 const SEED: &str = "GASTOWN_SIM_SEED";
 const SEEDS: &str = "GASTOWN_SIM_SEEDS";
 const TRACE: &str = "GASTOWN_SIM_TRACE";
+const PLANTED: &str = "GASTOWN_SIM_PLANTED";
 
 /// Seeds of every run. More, and new ones, are tried with `GASTOWN_SIM_SEEDS`.
 const ALWAYS: u64 = 12;
 /// CPU seconds after which a run counts as hung.
 const CPU_LIMIT: u64 = 300;
+
+/// A fault of the store itself, to see that the simulation finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Planted {
+    /// It takes what it is sent again as new.
+    NoDedupe,
+}
+
+impl Planted {
+    fn of_environment() -> Option<Self> {
+        match env::var(PLANTED).ok()?.as_str() {
+            "no-dedupe" => Some(Self::NoDedupe),
+            other => panic!("{PLANTED} names no fault: {other:?}"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::NoDedupe => "no-dedupe",
+        }
+    }
+}
 
 /// Runs the seed of the environment in this process, or all of them in others.
 pub(crate) fn hold_for_each(mode: Mode) {
@@ -36,7 +60,7 @@ pub(crate) fn hold_for_each(mode: Mode) {
         for _ in 0..thread::available_parallelism().map_or(2, std::num::NonZero::get) {
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let output = run_there(mode, *seed, None);
+                    let output = run_there(mode, *seed, &[]);
                     if !output.status.success() {
                         failures.lock().expect("no thread panics").push(describe(mode, *seed, &output));
                     }
@@ -56,7 +80,7 @@ pub(crate) fn assert_repeatable() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let trace_of = |seed: u64, name: &str| {
         let path = folder.path().join(name);
-        let output = run_there(Mode::Safety, seed, Some(&path));
+        let output = run_there(Mode::Safety, seed, &[(TRACE, path.as_os_str())]);
         assert!(output.status.success(), "{}", describe(Mode::Safety, seed, &output));
         fs::read_to_string(path).expect("the run left its trace")
     };
@@ -68,6 +92,19 @@ pub(crate) fn assert_repeatable() {
     }
     assert_eq!(first.len(), second.len(), "one of the runs is longer");
     assert_ne!(first, trace_of(2, "other"));
+}
+
+/// Runs seeds with a planted fault until one finds it, by a violation of this name.
+pub(crate) fn assert_finds(planted: Planted, violation: &str) {
+    if asked(SEED).is_some() {
+        return;
+    }
+    let found = (1..=ALWAYS).find_map(|seed| {
+        let output = run_there(Mode::Safety, seed, &[(PLANTED, planted.name().as_ref())]);
+        (!output.status.success()).then(|| describe(Mode::Safety, seed, &output))
+    });
+    let found = found.unwrap_or_else(|| panic!("{planted:?} was found by none of {ALWAYS} seeds"));
+    assert!(found.contains(violation), "{planted:?} was found, but as something else:\n{found}");
 }
 
 fn asked(variable: &str) -> Option<u64> {
@@ -82,8 +119,10 @@ fn run_here(mode: Mode, seed: u64) {
     rustix::process::setrlimit(rustix::process::Resource::Cpu, limit).expect("a limit may be lowered");
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
     let _clocks = mad_turmoil::time::SimClocksGuard::init();
+    let planted = Planted::of_environment();
     // A thread of its own: what this one has drawn already came from the system.
-    let run = thread::Builder::new().stack_size(16 * 1024 * 1024).spawn(move || world::run(mode, seed));
+    let run =
+        thread::Builder::new().stack_size(16 * 1024 * 1024).spawn(move || world::run(mode, planted, seed));
     let run = run.expect("a thread starts").join();
     let Ok((trace, verdict)) = run else { panic!("the run of seed {seed} panicked") };
     if let Ok(path) = env::var(TRACE) {
@@ -96,12 +135,10 @@ fn run_here(mode: Mode, seed: u64) {
     }
 }
 
-fn run_there(mode: Mode, seed: u64, trace: Option<&Path>) -> Output {
+fn run_there(mode: Mode, seed: u64, more: &[(&str, &OsStr)]) -> Output {
     let mut command = Command::new(env::current_exe().expect("this binary has a path"));
-    command.args([mode.test(), "--exact", "--nocapture"]).env(SEED, seed.to_string()).env_remove(TRACE);
-    if let Some(path) = trace {
-        command.env(TRACE, path);
-    }
+    command.args([mode.test(), "--exact", "--nocapture"]).env(SEED, seed.to_string());
+    command.env_remove(TRACE).env_remove(PLANTED).envs(more.iter().copied());
     command.output().expect("this binary runs")
 }
 

@@ -23,6 +23,7 @@ use crate::{
     network::{Condition, Network},
     oracle::{Acked, History, Seen, Sent, Viewer},
     relay_host,
+    seeds::Planted,
     trace::Trace,
     viewers,
 };
@@ -57,9 +58,9 @@ impl Mode {
 }
 
 /// Runs a seed; gives its trace, and what was broken.
-pub(crate) fn run(mode: Mode, seed: u64) -> (String, Result<(), String>) {
+pub(crate) fn run(mode: Mode, planted: Option<Planted>, seed: u64) -> (String, Result<(), String>) {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut run = Run::set_up(mode, &mut random, seed);
+    let mut run = Run::set_up(mode, planted, &mut random, seed);
     let verdict = run.play();
     (run.world.trace.text(), verdict)
 }
@@ -198,7 +199,7 @@ struct Run {
 }
 
 impl Run {
-    fn set_up(mode: Mode, random: &mut StdRng, seed: u64) -> Self {
+    fn set_up(mode: Mode, planted: Option<Planted>, random: &mut StdRng, seed: u64) -> Self {
         let (agents, viewers) = (random.random_range(1..4), random.random_range(2..7));
         // Small enough, now and then, that logs are pruned under their readers and outboxes overflow.
         let events = if random.random_bool(0.4) { random.random_range(10..60) } else { 100_000 };
@@ -209,7 +210,7 @@ impl Run {
             seed,
             trace: Arc::default(),
             network: Network::default(),
-            disk: Disk::new(policy, seed),
+            disk: Disk::new(policy, planted, seed),
             drain: watch::Sender::new(0),
             quiet: watch::Sender::new(false),
             outbox_bytes,
@@ -230,7 +231,7 @@ impl Run {
         let (orders, inbox) = mpsc::channel(64);
         sim.client("agents", agents::live(world.clone(), inbox));
         sim.client("viewers", viewers::live(world.clone(), viewers, agents));
-        let schedule = Schedule::draw(random, FAULTS, agents, viewers);
+        let schedule = Schedule::draw(random, planted, FAULTS, agents, viewers);
         world
             .trace
             .say_at(Duration::ZERO, format!("{agents} agents, {viewers} viewers, {events} events kept"));
