@@ -15,7 +15,7 @@ use crate::{runtime::ServerState, session_tree::SessionTree};
 /// status.
 ///
 /// A server stores a text only when it ends. A text that was streamed and has not ended there is therefore never replaced by the
-/// shorter one that the server has.
+/// shorter one that the server has. And it does not know that what its death broke off has ended: that is not opened again.
 pub(crate) fn catch_up(
     view: &SessionView,
     state: &ServerState,
@@ -70,7 +70,9 @@ fn message_and_parts(
     }
     there.insert(id.to_owned());
     let known = view.message(id);
-    if !same(known.and_then(MessageView::raw_info), info) {
+    let was_ended = known.and_then(MessageView::info).is_some_and(|known| known.time.completed.is_some());
+    let is_opened_again = was_ended && info["time"]["completed"].is_null();
+    if !same(known.and_then(MessageView::raw_info), info) && !is_opened_again {
         events.push(event(time, "message.updated", session, &json!({ "sessionID": session, "info": info })));
     }
     let no_parts = Vec::new();
@@ -100,6 +102,12 @@ fn is_news(known: &PartView, part: &Value) -> bool {
         let ended = !part["time"]["end"].is_null();
         let stored = text(part, "text").unwrap_or_default();
         if !ended && stored.len() <= streamed.text.len() {
+            return false;
+        }
+    }
+    if let Some(tool) = known.body().tool() {
+        let is_open = |status: &str| matches!(status, "pending" | "running");
+        if !is_open(tool.state.word()) && text(&part["state"], "status").is_some_and(is_open) {
             return false;
         }
     }

@@ -61,6 +61,16 @@ fn a_stored_text_does_not_replace_the_longer_one_that_was_streamed() {
 }
 
 #[test]
+fn what_a_death_broke_off_is_not_opened_again_by_a_server_that_does_not_know_of_it() {
+    let view = in_the_middle_of_a_turn();
+    let mut state = stored(&view);
+    state.status.clear();
+    state.permissions.clear();
+    let set_right = with(view.clone(), broken_off(&view, now()));
+    assert_eq!(catch_up(&set_right, &state, &mut tree(), now()), []);
+}
+
+#[test]
 fn a_text_that_ended_meanwhile_is_taken_from_the_server() {
     let view = in_the_middle_of_a_turn();
     let mut state = stored(&view);
