@@ -9,11 +9,12 @@ mod status;
 use std::{
     ffi::{OsStr, OsString},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
+use protocol::AgentId;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     process::{Child, Command},
@@ -103,6 +104,16 @@ impl Git {
         Self { guard, directory: directory.into(), settings: Vec::new(), environment: Vec::new() }
     }
 
+    /// The same in another folder.
+    pub(crate) fn at(&self, directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), ..self.clone() }
+    }
+
+    /// The folder it works in.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// With this setting, `name=value`.
     pub(crate) fn with_setting(mut self, setting: impl Into<String>) -> Self {
         self.settings.push(setting.into());
@@ -113,6 +124,15 @@ impl Git {
     pub(crate) fn with_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
+    }
+
+    /// With commits in an agent's name.
+    pub(crate) fn in_the_name_of(self, agent: &AgentId) -> Self {
+        let email = format!("{agent}@gastown.invalid");
+        self.with_env("GIT_AUTHOR_NAME", agent.as_str())
+            .with_env("GIT_AUTHOR_EMAIL", &email)
+            .with_env("GIT_COMMITTER_NAME", agent.as_str())
+            .with_env("GIT_COMMITTER_EMAIL", &email)
     }
 
     /// Without the hooks of the repository.

@@ -144,7 +144,7 @@ impl CommitJob {
         if strict.find(&["var", "GIT_COMMITTER_IDENT"]).await?.is_some() {
             return Ok(git);
         }
-        Ok(as_agent(git, self.agent.as_str()))
+        Ok(git.in_the_name_of(&self.agent))
     }
 
     async fn push(&self, to: Option<Upstream>, completed: &mut AutoCommitCompleted) {
@@ -165,15 +165,6 @@ impl CommitJob {
             }
         }
     }
-}
-
-/// `git` that commits in the agent's name.
-pub(crate) fn as_agent(git: Git, agent: &str) -> Git {
-    let email = format!("{agent}@gastown.invalid");
-    git.with_env("GIT_AUTHOR_NAME", agent)
-        .with_env("GIT_AUTHOR_EMAIL", &email)
-        .with_env("GIT_COMMITTER_NAME", agent)
-        .with_env("GIT_COMMITTER_EMAIL", &email)
 }
 
 /// What a branch follows, by the repository's settings: also before it was pushed for the first time.
