@@ -15,10 +15,23 @@ pub(crate) use catch_up::catch_up;
 /// The events that close what the death of an agent server left open, in the order of §3: texts whole, tools as errors, their
 /// messages as complete, asks as cancelled, sessions as idle.
 pub(crate) fn broken_off(view: &SessionView, time: Timestamp) -> Vec<NewEvent> {
+    let mut events = unfinished(view, time, |_| true);
+    events.append(&mut cancelled_asks(view, time));
+    for session in view.sessions() {
+        if session.is_turn_open() || session.status().is_busy() {
+            events.push(idle_status(session.id(), time));
+            events.push(event(time, "session.idle", session.id(), &json!({ "sessionID": session.id() })));
+        }
+    }
+    events
+}
+
+/// The events that close what is unfinished in these sessions: texts whole, tools as errors, then their messages as complete.
+fn unfinished(view: &SessionView, time: Timestamp, is_over: impl Fn(&str) -> bool) -> Vec<NewEvent> {
     let mut texts = Vec::new();
     let mut tools = Vec::new();
     let mut messages = Vec::new();
-    for session in view.sessions() {
+    for session in view.sessions().into_iter().filter(|session| is_over(session.id())) {
         for message in session.messages() {
             if !is_unfinished(message) {
                 continue;
@@ -30,17 +43,7 @@ pub(crate) fn broken_off(view: &SessionView, time: Timestamp) -> Vec<NewEvent> {
             messages.extend(broken_message(message, time));
         }
     }
-    let mut events = texts;
-    events.append(&mut tools);
-    events.append(&mut messages);
-    events.append(&mut cancelled_asks(view, time));
-    for session in view.sessions() {
-        if session.is_turn_open() || session.status().is_busy() {
-            events.push(idle_status(session.id(), time));
-            events.push(event(time, "session.idle", session.id(), &json!({ "sessionID": session.id() })));
-        }
-    }
-    events
+    [texts, tools, messages].concat()
 }
 
 /// The events that cancel every ask that waits: nobody waits for its answer any more.

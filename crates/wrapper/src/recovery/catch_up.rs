@@ -8,11 +8,11 @@ use protocol::{
 };
 use serde_json::{Value, json};
 
-use super::{cancelled, event, idle_status};
+use super::{cancelled, event, idle_status, unfinished};
 use crate::{runtime::ServerState, session_tree::SessionTree};
 
-/// The events that bring the fold to what the server says: what is new or different, then what is gone, then asks and
-/// status.
+/// The events that bring the fold to what the server says: what is new or different, then what is gone, then asks, then what was
+/// broken off, then status.
 ///
 /// A server stores a text only when it ends. A text that was streamed and has not ended there is therefore never replaced by the
 /// shorter one that the server has. And it does not know that what its death broke off has ended: that is not opened again.
@@ -29,8 +29,29 @@ pub(crate) fn catch_up(
     }
     events.extend(removed_messages(view, state, tree, time, &there));
     events.extend(asks(view, state, tree, time));
-    events.extend(statuses(view, state, tree, time));
+    let mut view = with(view.clone(), &events);
+    // Nothing goes on in an idle session: what is unfinished there was broken off by the death of a server, unheard.
+    let broken = unfinished(&view, time, |session| is_told(state, session) && is_idle(state, session));
+    view = with(view, &broken);
+    events.extend(broken);
+    events.extend(statuses(&view, state, tree, time));
     events
+}
+
+/// The fold with these as well.
+fn with(mut view: SessionView, events: &[NewEvent]) -> SessionView {
+    for event in events {
+        view.apply(&event.clone().at(view.seq().next()));
+    }
+    view
+}
+
+fn is_told(state: &ServerState, session: &str) -> bool {
+    state.sessions.iter().any(|info| text(info, "id") == Some(session))
+}
+
+fn is_idle(state: &ServerState, session: &str) -> bool {
+    state.status.get(session).is_none_or(|status| text(status, "type") == Some("idle"))
 }
 
 fn sessions(
@@ -177,9 +198,7 @@ fn statuses(view: &SessionView, state: &ServerState, tree: &SessionTree, time: T
         }
     }
     for session in view.sessions() {
-        let is_idle =
-            state.status.get(&**session.id()).is_none_or(|status| text(status, "type") == Some("idle"));
-        if is_idle && tree.holds(session.id()) && (session.is_turn_open() || session.status().is_busy()) {
+        if is_idle(state, session.id()) && tree.holds(session.id()) && (session.is_turn_open() || session.status().is_busy()) {
             events.push(idle_status(session.id(), time));
             events.push(event(time, "session.idle", session.id(), &json!({ "sessionID": &**session.id() })));
         }

@@ -71,6 +71,19 @@ fn what_a_death_broke_off_is_not_opened_again_by_a_server_that_does_not_know_of_
 }
 
 #[test]
+fn what_began_and_was_broken_off_unheard_is_told_and_closed() {
+    let told = in_the_middle_of_a_turn();
+    let mut state = stored(&told);
+    state.status.clear();
+    state.permissions.clear();
+    let view = with(SessionView::default(), catch_up(&SessionView::default(), &state, &mut tree(), now()));
+    assert!(view.message("m2").unwrap().info().unwrap().time.completed.is_some());
+    assert_eq!(view.part("m2", "p2").unwrap().body().tool().unwrap().state.word(), "error");
+    assert!(!view.session("s").unwrap().is_turn_open());
+    assert_eq!(catch_up(&view, &state, &mut tree(), now()), [], "there is nothing to say a second time");
+}
+
+#[test]
 fn a_text_that_ended_meanwhile_is_taken_from_the_server() {
     let view = in_the_middle_of_a_turn();
     let mut state = stored(&view);
