@@ -90,11 +90,36 @@ pub enum Command {
         /// That message.
         message_id: String,
     },
+    /// Take back the last revert, as long as nothing was said since.
+    Unrevert,
+    /// Begin another session like the agent's own, which goes on as it is. The result's data is `{"sessionId"}`: an agent that is
+    /// started with it goes on from there.
+    Fork {
+        /// As it was before this message; without it, as it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message_id: Option<String>,
+    },
+    /// Go on: the network is there again.
+    Network {
+        /// What the agent asked.
+        id: String,
+    },
+    /// Do not wait for the network: the turn ends.
+    NetworkReject {
+        /// What the agent asked.
+        id: String,
+    },
     /// End the agent.
     Stop {
         /// Let the turn that runs end first.
         #[serde(default)]
         drain: bool,
+    },
+    /// Show what the wrapper and the agent's server wrote last to their logs.
+    Logs {
+        /// At most so many lines of each; all that are kept (200), without it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lines: Option<u32>,
     },
     /// Is anyone there?
     Ping,
@@ -240,6 +265,11 @@ mod tests {
         assert_eq!(
             reply,
             Command::Permission { id: "per_1".into(), reply: PermissionReply::Always, message: None }
+        );
+        assert_eq!(read(r#"{"type":"fork"}"#).unwrap(), Command::Fork { message_id: None });
+        assert_eq!(
+            read(r#"{"type":"network_reject","id":"net_1"}"#).unwrap(),
+            Command::NetworkReject { id: "net_1".into() }
         );
         assert!(read(r#"{"type":"permission","id":"per_1","reply":"perhaps"}"#).is_err());
         assert!(read(r#"{"type":"dance"}"#).is_err());

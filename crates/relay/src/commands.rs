@@ -101,16 +101,19 @@ impl CommandBook {
     }
 }
 
-/// The permission or question that a command answers.
+/// The ask that a command answers.
 fn answered_by(command: &Command) -> Option<String> {
     match command {
         Command::Permission { id, .. } => Some(format!("permission/{id}")),
         Command::Question(answer) => Some(format!("question/{}", answer.id)),
         Command::QuestionReject { id } => Some(format!("question/{id}")),
+        Command::Network { id } | Command::NetworkReject { id } => Some(format!("network/{id}")),
         Command::Prompt(_)
         | Command::Abort
         | Command::Slash { .. }
         | Command::Revert { .. }
+        | Command::Unrevert
+        | Command::Fork { .. }
         | Command::Stop { .. }
         | Command::Ping
         | _ => None,

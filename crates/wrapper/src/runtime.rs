@@ -131,7 +131,8 @@ pub enum Ended {
 /// Steers a running agent.
 #[async_trait]
 pub trait AgentControl: Send + Sync + fmt::Debug {
-    /// Hands a command to the agent: `prompt`, `abort`, `permission`, `question`, `question_reject`, `command`, `revert`.
+    /// Hands a command to the agent: `prompt`, `abort`, `permission`, `question`, `question_reject`, `command`, `revert`, `unrevert`, `fork`,
+    /// `network`, `network_reject`.
     /// `stop` and `ping` never get here. Returns what the agent answered, if that says anything.
     ///
     /// # Errors

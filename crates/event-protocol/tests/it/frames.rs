@@ -320,6 +320,10 @@ fn commands() -> Vec<Command> {
         Command::QuestionReject { id: "que_1".into() },
         Command::Slash { name: "init".into(), arguments: String::new() },
         Command::Revert { message_id: "msg_1".into() },
+        Command::Unrevert,
+        Command::Fork { message_id: Some("msg_1".into()) },
+        Command::Network { id: "net_1".into() },
+        Command::NetworkReject { id: "net_1".into() },
         Command::Stop { drain: true },
         Command::Ping,
     ]

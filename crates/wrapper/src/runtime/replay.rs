@@ -254,12 +254,18 @@ impl AgentControl for Control {
                 Ok(Some(json!({ "events": events })))
             }
             Command::Abort => unsupported("be aborted: it is a recording"),
-            Command::Permission { .. } | Command::Question(_) | Command::QuestionReject { .. } => {
-                unsupported("be answered: the answer is in the recording")
-            }
-            Command::Slash { .. } | Command::Revert { .. } | Command::Stop { .. } | Command::Ping | _ => {
-                unsupported("do that: it is a recording")
-            }
+            Command::Permission { .. }
+            | Command::Question(_)
+            | Command::QuestionReject { .. }
+            | Command::Network { .. }
+            | Command::NetworkReject { .. } => unsupported("be answered: the answer is in the recording"),
+            Command::Slash { .. }
+            | Command::Revert { .. }
+            | Command::Unrevert
+            | Command::Fork { .. }
+            | Command::Stop { .. }
+            | Command::Ping
+            | _ => unsupported("do that: it is a recording"),
         }
     }
 

@@ -308,7 +308,13 @@ impl Driver {
                 self.machine.question(now, &id, None).map_err(waits(format!("the question {id}")))?;
             }
             Command::Slash { .. } => return Err(CommandError::Unsupported { what: "take slash commands" }),
-            Command::Revert { .. } => return Err(CommandError::Unsupported { what: "take files back" }),
+            Command::Revert { .. } | Command::Unrevert => {
+                return Err(CommandError::Unsupported { what: "take files back" });
+            }
+            Command::Fork { .. } => return Err(CommandError::Unsupported { what: "fork its session" }),
+            Command::Network { id } | Command::NetworkReject { id } => {
+                return Err(CommandError::NotFound { what: format!("the network request {id}") });
+            }
             Command::Stop { .. } | Command::Ping | _ => {
                 return Err(CommandError::Unsupported { what: "do that" });
             }

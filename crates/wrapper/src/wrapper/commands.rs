@@ -59,7 +59,13 @@ impl Life {
                 let key = Key::new(&format!("question/{id}"));
                 self.answer_ask(to, key, command).await;
             }
-            Command::Slash { .. } | Command::Revert { .. } => self.send(to, None, command).await,
+            Command::Network { ref id } | Command::NetworkReject { ref id } => {
+                let key = Key::new(&format!("network/{id}"));
+                self.answer_ask(to, key, command).await;
+            }
+            Command::Slash { .. } | Command::Revert { .. } | Command::Unrevert | Command::Fork { .. } => {
+                self.send(to, None, command).await;
+            }
             _ => {
                 let message = "this wrapper does not know that command";
                 self.reply(to, Err(ErrorDetail::new(ErrorCode::Unsupported, message))).await;

@@ -22,7 +22,8 @@ use super::{
 use crate::{
     Clock,
     runtime::{
-        CommandError, Ended, Signal, control::Request, process::AgentProcess, record::Record, shape::emit::Tokens,
+        CommandError, Ended, Signal, control::Request, process::AgentProcess, record::Record,
+        shape::emit::Tokens,
     },
 };
 
@@ -282,10 +283,17 @@ impl Driver {
             Command::QuestionReject { id } => {
                 (Err(CommandError::NotFound { what: format!("the question {id}") }), Ok(()))
             }
-            Command::Revert { .. } => (
+            Command::Revert { .. } | Command::Unrevert => (
                 Err(CommandError::Unsupported { what: "take files back: its protocol has no such thing" }),
                 Ok(()),
             ),
+            Command::Fork { .. } => {
+                let what = "fork its session: its protocol has no such thing yet";
+                (Err(CommandError::Unsupported { what }), Ok(()))
+            }
+            Command::Network { id } | Command::NetworkReject { id } => {
+                (Err(CommandError::NotFound { what: format!("the network request {id}") }), Ok(()))
+            }
             Command::Stop { .. } | Command::Ping | _ => {
                 (Err(CommandError::Unsupported { what: "do that" }), Ok(()))
             }

@@ -62,6 +62,16 @@ impl AgentControl for Control {
                 self.post(&["session", session, "revert"], &json!({ "messageID": message_id }), &what)
                     .await?;
             }
+            Command::Unrevert => {
+                self.post(&["session", session, "unrevert"], &json!({}), "the session").await?;
+            }
+            Command::Fork { message_id } => {
+                let body = message_id.map_or_else(|| json!({}), |id| json!({ "messageID": id }));
+                let forked = self.post(&["session", session, "fork"], &body, "the session").await?;
+                return Ok(Some(json!({ "sessionId": forked["id"] })));
+            }
+            Command::Network { id } => self.network(&id, "reply").await?,
+            Command::NetworkReject { id } => self.network(&id, "reject").await?,
             Command::Stop { .. } | Command::Ping | _ => {
                 return Err(CommandError::Unsupported { what: "do that" });
             }
@@ -80,7 +90,8 @@ impl AgentControl for Control {
     }
 
     async fn condense(&self, model: Option<ModelRef>) -> Result<(), CommandError> {
-        let no_model = || CommandError::Refused { message: "no model has answered in this session".to_owned() };
+        let no_model =
+            || CommandError::Refused { message: "no model has answered in this session".to_owned() };
         let model = model.ok_or_else(no_model)?;
         let body = json!({ "providerID": model.provider_id, "modelID": model.model_id });
         let path = ["session", self.session.as_str(), "summarize"];
@@ -138,6 +149,13 @@ impl Control {
         Ok(())
     }
 
+    async fn network(&self, id: &str, verb: &str) -> Result<(), CommandError> {
+        if !self.flavour.asks_about_the_network() {
+            return Err(CommandError::Unsupported { what: "wait for the network" });
+        }
+        self.post(&["network", id, verb], &json!({}), &format!("the network request {id}")).await.map(drop)
+    }
+
     async fn slash(&self, name: String, arguments: String) -> Result<(), CommandError> {
         let commands = self.api.get(&["command"]).await.map_err(|error| refused(error, "the commands"))?;
         let known = commands
@@ -179,6 +197,8 @@ fn prompt_body(prompt: Prompt) -> Value {
         ("model", model),
         ("agent", prompt.agent.map(Value::from)),
         ("system", prompt.system.map(Value::from)),
+        ("variant", prompt.variant.map(Value::from)),
+        ("tools", prompt.tools.map(|tools| json!(tools))),
         ("messageID", prompt.message_id.map(Value::from)),
     ];
     body.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
@@ -208,12 +228,12 @@ mod tests {
     fn a_prompt_has_its_text_before_its_parts_and_all_that_was_chosen() {
         let prompt: Prompt = serde_json::from_value(json!({
             "text": "look", "parts": [{ "type": "file", "url": "file:///a" }], "agent": "plan", "system": "be brief",
-            "message_id": "msg_1", "model": { "providerID": "p", "modelID": "m" },
+            "variant": "high", "tools": { "bash": false }, "message_id": "msg_1", "model": { "providerID": "p", "modelID": "m" },
         }))
         .unwrap();
         let expected = json!({
             "parts": [{ "type": "text", "text": "look" }, { "type": "file", "url": "file:///a" }],
-            "agent": "plan", "system": "be brief", "messageID": "msg_1", "model": { "providerID": "p", "modelID": "m" },
+            "variant": "high", "tools": { "bash": false }, "agent": "plan", "system": "be brief", "messageID": "msg_1", "model": { "providerID": "p", "modelID": "m" },
         });
         assert_eq!(prompt_body(prompt), expected);
     }
