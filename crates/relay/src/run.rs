@@ -41,6 +41,9 @@ pub struct RelayArgs {
     /// A host name by which it may be called, beside localhost; may be given several times
     #[arg(long, value_name = "HOST")]
     pub allow_host: Vec<String>,
+    /// Serve this town alone: tokens of other towns are refused, even if the same key has signed them
+    #[arg(long, value_name = "TOWN")]
+    pub town: Option<TownId>,
     /// Answer /metrics without credentials
     #[arg(long)]
     pub open_metrics: bool,
@@ -169,6 +172,10 @@ pub async fn start(args: &RelayArgs, listener: TcpListener) -> Result<Running, R
     let shares = Arc::new(ShareBook::default());
     let tickets = Arc::new(TicketBook::new(now()));
     let authority = JwtAuthority::new(keys, tickets).with_shares(shares.clone());
+    let authority = match &args.town {
+        Some(town) => authority.with_town(town.clone()),
+        None => authority,
+    };
     let relay = Relay::new(store.clone(), Arc::new(authority), config(args));
     Ok(Running { relay, listener, address, store, shares, json: args.json })
 }
@@ -333,6 +340,7 @@ mod tests {
             listen: "127.0.0.1:0".to_owned(),
             signing_key: None,
             allow_host: Vec::new(),
+            town: None,
             open_metrics: false,
             service_token: None,
             json: false,

@@ -65,7 +65,8 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
     let tickets = Arc::new(TicketBook::new(config.clock.now()));
     let shares = Arc::new(ShareBook::default());
     shares.attend(&config.town);
-    let signed = JwtAuthority::new(keys.clone(), tickets.clone()).with_shares(shares.clone());
+    let signed = JwtAuthority::new(keys.clone(), tickets.clone());
+    let signed = signed.with_shares(shares.clone()).with_town(config.town.clone());
     let operator = Digest::of(token.expose());
     let authority = Arc::new(WorkerAuthority::new(config.town.clone(), operator, sessions.clone(), signed));
     let names = Names::new(address, &config.allowed_hosts, config.public_url.as_deref());

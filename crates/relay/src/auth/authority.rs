@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use protocol::Timestamp;
+use protocol::{Timestamp, TownId};
 
 use super::{AuthError, Claims, Grant, Keys, Lease, ShareBook, TicketBook};
 
@@ -52,13 +52,23 @@ pub struct JwtAuthority {
     keys: Keys,
     tickets: Arc<TicketBook>,
     shares: Arc<ShareBook>,
+    /// The only town, if there is one.
+    town: Option<TownId>,
 }
 
 impl JwtAuthority {
     /// Of these keys; tickets are consumed in this book. Without [`Self::with_shares`] no share link is good.
     #[must_use]
     pub fn new(keys: Keys, tickets: Arc<TicketBook>) -> Self {
-        Self { keys, tickets, shares: Arc::default() }
+        Self { keys, tickets, shares: Arc::default(), town: None }
+    }
+
+    /// For this town alone. Logs of agents carry no town in their names, so whoever has tokens of one town reaches every agent's
+    /// log: towns that share a key are kept apart by this, each with a relay of its own.
+    #[must_use]
+    pub fn with_town(mut self, town: TownId) -> Self {
+        self.town = Some(town);
+        self
     }
 
     /// With the share links of this book, which somebody lets follow its journals ([`ShareBook::follow`]).
@@ -79,6 +89,9 @@ impl Authority for JwtAuthority {
         let claims = self.keys.verify(token)?;
         if claims.expires() <= now {
             return Err(AuthError::Expired);
+        }
+        if self.town.as_ref().is_some_and(|town| town != claims.town()) {
+            return Err(AuthError::ForeignTown);
         }
         // Whoever brings its journal here shows a token of the town first.
         self.shares.attend(claims.town());

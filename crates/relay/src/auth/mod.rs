@@ -109,6 +109,9 @@ pub enum AuthError {
     /// The ticket was made for a page of another origin.
     #[error("the ticket is bound to another origin")]
     WrongOrigin,
+    /// They are of another town than this relay serves.
+    #[error("the credentials are of another town than this relay serves (--town)")]
+    ForeignTown,
     /// Too many tickets of the town are outstanding.
     #[error("the town has too many unused tickets: use those, or wait until they expire")]
     TooManyTickets,
@@ -122,7 +125,7 @@ impl AuthError {
             Self::Missing | Self::Invalid | Self::Expired | Self::Used | Self::Revoked => {
                 ErrorCode::Unauthenticated
             }
-            Self::WrongOrigin => ErrorCode::Forbidden,
+            Self::WrongOrigin | Self::ForeignTown => ErrorCode::Forbidden,
             Self::TooManyTickets => ErrorCode::RateLimited,
         }
     }

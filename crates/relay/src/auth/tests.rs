@@ -48,6 +48,20 @@ fn p17_what_is_not_known_is_refused() {
 }
 
 #[test]
+fn p17_a_relay_of_one_town_refuses_every_token_of_another_that_its_key_has_signed() {
+    let town = Town::new();
+    let other = town.authority.clone().with_town("other".parse().unwrap());
+    let own = town.authority.clone().with_town("main".parse().unwrap());
+    let (token, ticket) = (town.wrapper(3), town.issue(&["agent/a1"], None).unwrap());
+    let bearer = Credentials { bearer: Some(token.expose()), ..Credentials::default() };
+    let query = Credentials { ticket: Some(ticket.expose()), ..Credentials::default() };
+    for credentials in [bearer, query] {
+        assert_eq!(other.authenticate(&credentials, at(0)).unwrap_err(), AuthError::ForeignTown);
+        assert_eq!(own.authenticate(&credentials, at(0)).unwrap().town.as_str(), "main");
+    }
+}
+
+#[test]
 fn p17_a_token_ends_at_its_time() {
     let town = Town::new();
     assert!(town.bearer(&town.wrapper(3), 59_999).is_ok());

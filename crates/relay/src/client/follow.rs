@@ -36,6 +36,7 @@ use super::{
     Connection, FollowError, TicketError, dial,
     endpoint::Endpoint,
     session::{Action, Loss, Session},
+    trust::explained,
 };
 use crate::Delivery;
 
@@ -179,7 +180,7 @@ impl Driver {
             .max_message_size(Some(ToViewer::MAX_BYTES))
             .max_frame_size(Some(ToViewer::MAX_BYTES));
         let connector = Connector::Rustls(self.endpoint.tls());
-        let lost = |error: io::Error| OpenError::Lost(Loss::Network(error.to_string()));
+        let lost = |error: io::Error| OpenError::Lost(Loss::Network(explained(&error)));
         let stream = self.endpoint.dial().await.map_err(lost)?;
         let opened = client_async_tls_with_config(request, stream, Some(config), Some(connector)).await;
         opened.map(|(socket, _)| socket).map_err(|error| OpenError::Lost(refusal(&error)))
@@ -314,7 +315,7 @@ enum OpenError {
 /// An upgrade that HTTP refused (a proxy, or a server that does not upgrade first) means what the close code means.
 /// Everything else is taken for the network: a proxy says 404 or 502 while what is behind it restarts.
 fn refusal(error: &tungstenite::Error) -> Loss {
-    let tungstenite::Error::Http(response) = error else { return Loss::Network(error.to_string()) };
+    let tungstenite::Error::Http(response) = error else { return Loss::Network(explained(error)) };
     let status = response.status();
     let code = match status.as_u16() {
         401 => CloseCode::UNAUTHENTICATED,

@@ -11,6 +11,7 @@ use futures_util::{
 use protocol::{
     AgentId, Command, CommandId, CommandResult, Cursor, Epoch, ErrorBody, ErrorCode, ErrorDetail, Event,
     LogId, NewEvent, ProducerId, Seq,
+    config::SealedConfig,
     frame::{GapReason, StartAt},
     limits,
     search::{Found, Search},
@@ -18,7 +19,7 @@ use protocol::{
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{ClientError, Credentials, Dial, Follow, endpoint::Endpoint, search};
+use super::{ClientError, Credentials, Dial, Follow, endpoint::Endpoint, search, trust::BadCertificate};
 use crate::{ApiError, AppendedAt, Delivery, Presence, RelayApi};
 
 /// How long a connection for a request may take to come about.
@@ -282,6 +283,11 @@ impl RelayApi for Client {
         }
     }
 
+    async fn configure(&self, agent: &AgentId, config: SealedConfig) -> Result<(), ApiError> {
+        let request = self.request(Method::POST, &format!("v1/agents/{agent}/config")).await?;
+        checked(request.json(&config), "configure an agent").await.map(drop)
+    }
+
     async fn append(&self, log: &LogId, events: Vec<NewEvent>) -> Result<AppendedAt, ApiError> {
         #[derive(Serialize)]
         struct Body {
@@ -323,7 +329,10 @@ fn path(log: &LogId) -> String {
 
 async fn send(request: RequestBuilder, doing: &'static str) -> Result<Response, ApiError> {
     // The URL may hold a ticket; the error is for people and logs.
-    request.send().await.map_err(|source| unreachable(doing, source.without_url()))
+    request.send().await.map_err(|source| match BadCertificate::behind(&source) {
+        Some(certificate) => unreachable(doing, certificate),
+        None => unreachable(doing, source.without_url()),
+    })
 }
 
 /// An answer whose status says that it went well.

@@ -31,6 +31,7 @@ mod follow;
 mod http;
 mod search;
 mod session;
+mod trust;
 
 pub use credentials::{Credentials, TicketError, TicketSource, Token, TokenSource};
 pub use dial::{Dial, Stream};

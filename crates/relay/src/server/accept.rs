@@ -23,6 +23,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use super::feed::lock;
 
@@ -113,6 +114,7 @@ pub async fn serve(
     let connections = Connections::new(limits);
     let (tracker, ending) = (TaskTracker::new(), CancellationToken::new());
     let mut shutdown = std::pin::pin!(shutdown);
+    let mut accepted_so_far = 0_u64;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -121,7 +123,10 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer)) => {
                 let Some(connection) = connections.admit(stream, peer) else { continue };
-                tracker.spawn(converse(connection, peer, router.clone(), limits, ending.clone()));
+                accepted_so_far += 1;
+                let span = tracing::info_span!("connection", conn = accepted_so_far, %peer);
+                let conversation = converse(connection, peer, router.clone(), limits, ending.clone());
+                tracker.spawn(conversation.instrument(span));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) if error.raw_os_error().is_some_and(|code| matches!(code, 23 | 24)) => {

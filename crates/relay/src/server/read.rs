@@ -156,19 +156,33 @@ pub(super) async fn view(
     loop {
         let page = relay.store().read(&log, after, ReadLimit::default()).await;
         let page = page.map_err(|error| problem::of_read(&error))?;
-        for record in page.records.iter().filter(|record| record.seq <= at) {
-            let event = record.event().map_err(|error| {
-                tracing::error!(%log, seq = %record.seq, %error, "a stored event is no event");
-                Problem::new(ErrorCode::Corrupt, format!("event {} of {log} is damaged", record.seq))
-            })?;
-            view.apply(&event);
+        let rest = page.records.last().map(|record| record.seq).filter(|last| page.more && *last < at);
+        let log = log.clone();
+        view = aside(move || fold(view, &log, &page.records, at)).await?;
+        match rest {
+            Some(last) => after = last,
+            None => break,
         }
-        let Some(last) = page.records.last().map(|record| record.seq).filter(|last| page.more && *last < at)
-        else {
-            return Ok(Json(view).into_response());
-        };
-        after = last;
     }
+    let text = aside(move || serde_json::to_vec(&view).expect("a view serialises")).await;
+    Ok(json(text.into()))
+}
+
+/// Applies what lies up to a position.
+fn fold(mut view: SessionView, log: &LogId, records: &[Record], at: Seq) -> Result<SessionView, Problem> {
+    for record in records.iter().filter(|record| record.seq <= at) {
+        let event = record.event().map_err(|error| {
+            tracing::error!(%log, seq = %record.seq, %error, "a stored event is no event");
+            Problem::new(ErrorCode::Corrupt, format!("event {} of {log} is damaged", record.seq))
+        })?;
+        view.apply(&event);
+    }
+    Ok(view)
+}
+
+/// Does what takes a processor for long where no socket waits for it.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("folding does not panic")
 }
 
 /// `GET /v1/agents/{agent}/presence`.

@@ -14,6 +14,7 @@ use protocol::{
 use rand::RngExt as _;
 use store::{Append, EventStore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument as _, field::Empty};
 
 use super::{
     clock, feed::Feeds, follow, links::Links, metrics::Metrics, problem, routes, search, writer::Writers,
@@ -35,6 +36,8 @@ pub struct RelayConfig {
     pub open_metrics: bool,
     /// Streams of one log.
     pub viewers_per_log: usize,
+    /// Time for the body of a request to arrive.
+    pub body_timeout: Duration,
     /// Time that [`Relay::drain`] waits for streams and links to end.
     pub drain: Duration,
 }
@@ -46,6 +49,7 @@ impl Default for RelayConfig {
             lost_after: Duration::from_secs(90),
             open_metrics: false,
             viewers_per_log: 5_000,
+            body_timeout: Duration::from_secs(15),
             drain: Duration::from_secs(9),
         }
     }
@@ -254,11 +258,13 @@ impl Relay {
         log: &LogId,
         batch: Append,
     ) -> Result<store::Appended, store::AppendError> {
-        let (events, bytes) =
-            (batch.events.len(), batch.events.iter().map(|event| event.data.json().len()).sum());
+        let events = batch.events.len();
+        let bytes = batch.events.iter().map(|event| event.data.json().len()).sum::<usize>();
+        let span = tracing::debug_span!("append", %log, events, bytes, head = Empty);
         let began = clock::instant();
-        let appended =
-            self.store().append(log, batch).await.inspect_err(|_| self.metrics().append_failed())?;
+        let appended = self.store().append(log, batch).instrument(span.clone()).await;
+        let appended = appended.inspect_err(|_| self.metrics().append_failed())?;
+        span.record("head", appended.head.get());
         if events > 0 {
             self.metrics().appended(appended.appended, bytes, clock::instant() - began);
         }

@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use protocol::{ErrorCode, ErrorDetail, codec::Frame as _, frame::ToViewer, limits};
 use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tracing::Instrument as _;
 
 use super::{Relay, problem::Problem};
 use crate::websocket::{self, Connection, Incoming};
@@ -78,12 +79,13 @@ impl Upgrade {
         F: Future<Output = ()> + Send,
     {
         let Self { accept, upgraded } = self;
-        relay.tracker().spawn(async move {
+        let served = async move {
             match upgraded.await {
                 Ok(upgraded) => serve(TokioIo::new(upgraded)).await,
                 Err(error) => tracing::debug!(%error, "a connection ended before it was upgraded"),
             }
-        });
+        };
+        relay.tracker().spawn(served.in_current_span());
         let headers = [
             (header::CONNECTION, HeaderValue::from_static("upgrade")),
             (header::UPGRADE, HeaderValue::from_static("websocket")),

@@ -19,6 +19,7 @@ use protocol::{
 };
 use store::Bounds;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::{Instrument as _, Span};
 
 use super::{
     Relay,
@@ -45,9 +46,11 @@ pub(super) async fn events(
     let (Query(start), Query(page)) = (start.map_err(bad)?, page.map_err(bad)?);
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("text/event-stream") {
-        follow(&relay, log, grant.lease, start, &headers).await
+        let span = tracing::debug_span!("subscription", transport = "sse", %log);
+        follow(&relay, log, grant.lease, start, &headers, span.clone()).instrument(span).await
     } else {
-        read::page(&relay, log, &grant.lease, start, &page).await
+        let span = tracing::debug_span!("subscription", transport = "page", %log);
+        read::page(&relay, log, &grant.lease, start, &page).instrument(span).await
     }
 }
 
@@ -57,6 +60,7 @@ async fn follow(
     lease: Lease,
     start: StartQuery,
     headers: &HeaderMap,
+    span: Span,
 ) -> Result<Response, Problem> {
     if relay.draining().is_cancelled() {
         return Err(Problem::new(ErrorCode::Draining, "the relay goes down: come back"));
@@ -82,7 +86,7 @@ async fn follow(
         }
     };
     let text = render(&follower, first);
-    let rest = stream::unfold(Sse { follower, ended: false, _token: token }, Sse::next);
+    let rest = stream::unfold(Sse { follower, ended: false, span, _token: token }, Sse::next);
     let body = stream::iter([text]).chain(rest).take_until(Box::pin(over)).map(Ok::<_, Infallible>);
     let mut response = Response::new(Body::from_stream(body));
     let headers = response.headers_mut();
@@ -96,6 +100,7 @@ async fn follow(
 struct Sse {
     follower: Follower,
     ended: bool,
+    span: Span,
     _token: TaskTrackerToken,
 }
 
@@ -105,7 +110,8 @@ impl Sse {
             return None;
         }
         let heartbeat = Duration::from_millis(limits::HEARTBEAT_MS);
-        let text = match tokio::time::timeout(heartbeat, self.follower.next()).await {
+        let step = self.follower.next().instrument(self.span.clone());
+        let text = match tokio::time::timeout(heartbeat, step).await {
             Ok(Ok(step)) => render(&self.follower, step),
             Ok(Err(why)) => {
                 self.ended = true;

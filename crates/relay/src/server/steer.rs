@@ -1,7 +1,5 @@
 //! Changing things over plain HTTP: commands, appends without a wrapper, removal.
 
-use std::time::Duration;
-
 use axum::{
     Extension, Json,
     extract::{FromRequest as _, Request, State},
@@ -22,9 +20,6 @@ use super::{
 };
 use crate::{ApiError, RelayApi as _};
 
-/// Time for a body to arrive.
-const BODY_WITHIN: Duration = Duration::from_secs(15);
-
 /// `POST /v1/agents/{agent}/commands`: the answer is what became of the command, with the status of its error.
 pub(super) async fn command(
     State(relay): State<Relay>,
@@ -38,7 +33,7 @@ pub(super) async fn command(
         Some(key) => key.to_str().unwrap_or_default().parse(),
     };
     let id = id.map_err(|error| Problem::new(ErrorCode::BadRequest, format!("Idempotency-Key: {error}")))?;
-    let command = body::<Command>(request).await?;
+    let command = body::<Command>(&relay, request).await?;
     let result = relay.command(agent, id, command).await?;
     Ok((status_of(&result), Json(result)).into_response())
 }
@@ -72,7 +67,7 @@ pub(super) async fn append(
     Extension(log): Extension<LogId>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let AppendBody { producer, generation, first, events } = body(request).await?;
+    let AppendBody { producer, generation, first, events } = body(&relay, request).await?;
     let mut batch = Append::of(events);
     match (producer, first) {
         (Some(producer), Some(first)) if first > 0 => {
@@ -99,16 +94,17 @@ pub(super) async fn remove(
 }
 
 /// The body as JSON, if it comes in time and within the route's limit.
-async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
-    let bytes = match tokio::time::timeout(BODY_WITHIN, Bytes::from_request(request, &())).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => {
-            let too_large = error.status() == StatusCode::PAYLOAD_TOO_LARGE;
-            let code = if too_large { ErrorCode::TooLarge } else { ErrorCode::BadRequest };
-            return Err(Problem::new(code, error.body_text()));
-        }
-        Err(_) => return Err(Problem::new(ErrorCode::Stalled, "the body did not arrive in time")),
-    };
+async fn body<T: DeserializeOwned>(relay: &Relay, request: Request) -> Result<T, Problem> {
+    let bytes =
+        match tokio::time::timeout(relay.config().body_timeout, Bytes::from_request(request, &())).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) => {
+                let too_large = error.status() == StatusCode::PAYLOAD_TOO_LARGE;
+                let code = if too_large { ErrorCode::TooLarge } else { ErrorCode::BadRequest };
+                return Err(Problem::new(code, error.body_text()));
+            }
+            Err(_) => return Err(Problem::new(ErrorCode::Stalled, "the body did not arrive in time")),
+        };
     codec::check(&bytes, limits::INGEST_FRAME_BYTES)
         .map_err(|error| Problem::new(error.code(), error.to_string()))?;
     serde_json::from_slice(&bytes).map_err(|error| Problem::new(ErrorCode::BadRequest, error.to_string()))

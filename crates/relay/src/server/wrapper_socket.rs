@@ -9,6 +9,10 @@ use std::{
 use axum::{Extension, extract::State, response::Response};
 use protocol::{ErrorCode, ErrorDetail, LogId, Seq, limits};
 use store::{Append, AppendError, Appended, ProducerBatch};
+use tracing::{
+    Instrument as _,
+    field::{Empty, display},
+};
 
 use super::{
     Relay, clock,
@@ -47,9 +51,13 @@ pub(super) async fn ingest(
             appending: None,
             head: Seq::ZERO,
         };
-        driver.run().await;
-        driver.end();
-        driver.socket.finish().await;
+        let span = tracing::info_span!("link", agent = Empty, generation = Empty);
+        let link = async {
+            driver.run().await;
+            driver.end();
+            driver.socket.finish().await;
+        };
+        link.instrument(span).await;
     })
 }
 
@@ -194,9 +202,13 @@ impl Driver {
     async fn open(&mut self, hello: &Hello) {
         match self.let_in(hello).await {
             Ok(registered) => {
+                let span = tracing::Span::current();
+                span.record("agent", display(&hello.agent)).record("generation", hello.generation);
                 tracing::info!(
-                    agent = %hello.agent, generation = hello.generation, runtime = hello.runtime.name,
-                    version = hello.wrapper_version, acked = registered.acked, "a wrapper is connected"
+                    runtime = hello.runtime.name,
+                    version = hello.wrapper_version,
+                    acked = registered.acked,
+                    "a wrapper is connected"
                 );
                 self.link.handle_opened(&registered);
                 self.relay.feeds().wake(&LogId::Agent(hello.agent.clone()));

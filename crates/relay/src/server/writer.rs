@@ -29,6 +29,7 @@ use tokio::{
     sync::Notify,
     task::{JoinSet, yield_now},
 };
+use tracing::{Instrument as _, Span};
 
 use self::conn::{Ask, Conn, Turn};
 use super::{
@@ -76,6 +77,8 @@ struct Arrival {
     io: Io,
     viewer: Viewer,
     grant: Grant,
+    /// The connection that it came by.
+    span: Span,
 }
 
 /// Names one viewer of a writer; never used again.
@@ -90,11 +93,12 @@ impl Writers {
 
     /// Hands a viewer to a writer: to each in turn, so that a log with many viewers has them everywhere.
     pub(super) fn serve(&self, relay: &Relay, io: Io, viewer: Viewer, grant: Grant) {
+        let span = tracing::debug_span!("viewer", subject = grant.subject);
         let id = self.next.fetch_add(1, Ordering::Relaxed) % self.inboxes.len();
         let inbox = &self.inboxes[id];
         let starts = {
             let mut state = lock(&inbox.state);
-            state.arrivals.push(Arrival { io, viewer, grant });
+            state.arrivals.push(Arrival { io, viewer, grant, span });
             !std::mem::replace(&mut state.runs, true)
         };
         if starts {
@@ -260,7 +264,7 @@ impl Writer {
     }
 
     fn admit(&mut self, arrival: Arrival) {
-        let Arrival { io, viewer, grant } = arrival;
+        let Arrival { io, viewer, grant, span } = arrival;
         let id = self.next_id;
         self.next_id += 1;
         let ready = Arc::new(Ready { id, told: AtomicBool::new(false), inbox: self.inbox.clone() });
@@ -271,7 +275,7 @@ impl Writer {
                 Answer::Ended(id)
             })
         });
-        self.viewers.insert(id, Conn::new(io, viewer, grant, lease, ready));
+        self.viewers.insert(id, Conn::new(io, viewer, grant, lease, ready, span));
         self.relay.metrics().viewers.fetch_add(1, Ordering::Relaxed);
         let draining = self.relay.draining().is_cancelled().then(|| self.relay.retry_after_ms());
         self.serve(id, |conn, turn| {
@@ -369,11 +373,13 @@ impl Writer {
                 Ask::Read { log, epoch, after } => {
                     Metrics::add(&self.relay.metrics().behind, 1);
                     let relay = self.relay.clone();
-                    self.answers.spawn(async move {
+                    let span = self.viewers.get(&id).map_or_else(Span::none, |conn| conn.subscription(&log));
+                    let reading = async move {
                         let _catching_up = Metrics::hold(&relay.metrics().catching_up);
                         let read = relay.feeds().read(&log, after).await;
                         Answer::Read(id, log, (epoch, after), read)
-                    });
+                    };
+                    self.answers.spawn(reading.instrument(span));
                 }
                 Ask::Command { id: command_id, agent, command } => {
                     self.command(id, command_id, agent, command)
@@ -402,11 +408,12 @@ impl Writer {
         });
         watched.viewers.push(id);
         conn.sit(log.clone(), seat);
-        let feeds = self.relay.feeds().clone();
-        self.answers.spawn(async move {
+        let (feeds, span) = (self.relay.feeds().clone(), conn.subscription(&log));
+        let opening = async move {
             let bounds = feeds.bounds(&log).await;
             Answer::Opened(id, log, bounds)
-        });
+        };
+        self.answers.spawn(opening.instrument(span));
     }
 
     fn command(&mut self, id: ViewerId, command_id: CommandId, agent: AgentId, command: Command) {

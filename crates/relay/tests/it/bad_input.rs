@@ -105,22 +105,40 @@ async fn an_unknown_agent_and_a_bad_query_close_the_stream_with_a_code() {
 }
 
 #[tokio::test]
-async fn one_subscription_too_many_is_an_error_and_the_others_go_on() {
+async fn of_257_logs_on_one_socket_256_are_served_and_the_last_is_an_error() {
     let server = Server::start().await;
-    server.append("agent/last", &["1"]).await;
     let mut viewer = server.stream("/v1/stream").await;
     viewer.next().await;
-    let subscribe = |log: String| json!({"type": "subscribe", "log": log});
-    for n in 0..16 {
-        viewer.send(&subscribe(format!("agent/a{n}"))).await;
-        assert_eq!(viewer.next().await["code"], "unknown_log", "refused logs take no place");
+    let subscribe = |n: usize| json!({"type": "subscribe", "log": format!("agent/a{n}")});
+    for n in 0..limits::SUBSCRIPTIONS_PER_SOCKET {
+        server.append(&format!("agent/a{n}"), &["1"]).await;
+        pass_a_second().await;
+        viewer.send(&subscribe(1_000)).await;
+        assert_eq!(viewer.until("error").await.last().unwrap()["code"], "unknown_log", "it takes no place");
+        viewer.send(&subscribe(n)).await;
+        assert_eq!(texts(&viewer.until("live").await), ["1"], "{n}");
     }
-    viewer.send(&subscribe("agent/last".into())).await;
-    viewer.until("live").await;
-    viewer.send(&subscribe("agent/last".into())).await;
-    assert_eq!(viewer.next().await["code"], "bad_request");
-    server.append("agent/last", &["2"]).await;
-    assert_eq!(texts(&viewer.until("events").await), ["2"]);
+    pass_a_second().await;
+    viewer.send(&subscribe(7)).await;
+    assert_eq!(viewer.until("error").await.last().unwrap()["code"], "bad_request", "it is there already");
+    server.append("agent/last", &["1"]).await;
+    viewer.send(&json!({"type": "subscribe", "log": "agent/last"})).await;
+    let refused = viewer.until("error").await.pop().unwrap();
+    assert_eq!((&refused["code"], &refused["log"]), (&json!("rate_limited"), &json!("agent/last")));
+    for n in [0, limits::SUBSCRIPTIONS_PER_SOCKET - 1] {
+        server.append(&format!("agent/a{n}"), &["2"]).await;
+        assert_eq!(texts(&viewer.until("events").await), ["2"], "the others go on");
+    }
+    viewer.send(&json!({"type": "unsubscribe", "log": "agent/a3"})).await;
+    viewer.send(&json!({"type": "subscribe", "log": "agent/last"})).await;
+    assert_eq!(texts(&viewer.until("live").await), ["1"], "one that was left makes room");
+}
+
+/// Lets the clock that frames are counted by go on, and nothing else.
+async fn pass_a_second() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::resume();
 }
 
 #[tokio::test]
@@ -168,16 +186,24 @@ async fn p20_a_client_that_dribbles_its_header_is_closed() {
 }
 
 #[tokio::test]
-async fn p20_a_header_that_is_too_large_is_refused() {
+async fn p20_a_header_is_taken_at_its_limits_and_refused_past_them() {
     let server = Server::start().await;
-    let many = (0..65).map(|n| format!("x-{n}: 1\r\n")).collect::<String>();
-    let large = format!("x: {}\r\n", "x".repeat(17 * 1024));
-    for headers in [many, large] {
+    let limits = ServeLimits::default();
+    let request = |headers: &str| format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+    // The host is a header too.
+    let many = |count: usize| request(&(1..count).map(|n| format!("x-{n}: 1\r\n")).collect::<String>());
+    let around = request("x: \r\n").len();
+    let large = |bytes: usize| request(&format!("x: {}\r\n", "x".repeat(bytes - around)));
+    for (request, status) in [
+        (many(limits.headers), "200"),
+        (many(limits.headers + 1), "431"),
+        (large(limits.header_bytes - 1), "200"),
+        (large(limits.header_bytes + 1), "431"),
+    ] {
         let mut client = TcpStream::connect(server.address).await.unwrap();
-        let request = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         client.write_all(request.as_bytes()).await.unwrap();
         let mut answer = [0; 12];
         within(client.read_exact(&mut answer)).await.unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 431");
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"), "{}", request.len());
     }
 }

@@ -68,6 +68,44 @@ async fn p20_connections_that_say_nothing_end_and_hold_nobody_up() {
 }
 
 #[tokio::test]
+async fn p20_a_body_that_does_not_come_is_given_up_and_one_of_a_stranger_is_not_waited_for() {
+    let mut config = RelayConfig::default();
+    config.body_timeout = Duration::from_millis(100);
+    let server = Server::with(MemoryStore::new(RetentionPolicy::default()), config).await;
+    let known = format!("authorization: Bearer {}\r\n", server.operator().expose());
+    for (route, credential, status) in [
+        ("agents/a1/events", &*known, "408"),
+        ("agents/a1/commands", &*known, "408"),
+        ("agents/a1/events", "", "401"),
+    ] {
+        let mut client = TcpStream::connect(server.address).await.unwrap();
+        let head = format!(
+            "POST /v1/{route} HTTP/1.1\r\nhost: localhost\r\n{credential}content-length: 1000\r\n\r\n"
+        );
+        client.write_all(format!("{head}{{").as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        within(client.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"), "{route}");
+        // What is left of the body is not read: the connection is of no more use.
+        let mut rest = Vec::new();
+        let _ = within(client.read_to_end(&mut rest)).await;
+    }
+}
+
+#[tokio::test]
+async fn p20_a_connection_that_is_kept_and_asks_nothing_more_is_closed() {
+    let mut limits = ServeLimits::default();
+    limits.header_timeout = Duration::from_millis(200);
+    let store = MemoryStore::new(RetentionPolicy::default());
+    let server = Server::limited(store, RelayConfig::default(), limits).await;
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    let mut answer = String::new();
+    client.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    within(client.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+}
+
+#[tokio::test]
 async fn p20_numbers_that_no_log_can_have_are_refused_by_every_store() {
     let dir = tempfile::tempdir().unwrap();
     let sqlite = SqliteStore::open(dir.path().join("events.db"), SqliteOptions::default()).unwrap();

@@ -22,7 +22,7 @@ const TRIED: &[(&str, &str, &str)] = &[
     ("BATCH_BYTES", "crates/relay/tests/it/limits.rs", "a_wrapper_may_send_a_whole_window_before_an_ack"),
     ("VIEWER_FRAME_BYTES", "crates/relay/tests/it/websocket/framing.rs", "the_largest_message_is_taken_and_one_byte_more_is_too_large"),
     ("VIEWER_FRAMES_PER_SECOND", "crates/relay/tests/it/bad_input.rs", "the_twenty_first_frame_within_a_second_closes_the_stream"),
-    ("SUBSCRIPTIONS_PER_SOCKET", "crates/relay/src/viewer/tests.rs", "one_subscription_too_many_is_refused"),
+    ("SUBSCRIPTIONS_PER_SOCKET", "crates/relay/tests/it/bad_input.rs", "of_257_logs_on_one_socket_256_are_served_and_the_last_is_an_error"),
     ("LOG_EVENTS", "crates/relay/tests/it/limits.rs", "p3_a_log_keeps_its_2000_newest_events"),
     ("LOG_BYTES", "crates/event-store/src/conformance/bounding.rs", "p3_pruning_by_bytes_raises_the_floor"),
     ("HEARTBEAT_MS", "crates/relay/src/viewer/tests.rs", "silence_is_filled_with_heartbeats_and_three_unanswered_end_it"),

@@ -38,6 +38,8 @@ impl TextSearch for SqliteStore {
 
         let mut found = Found { next, ..Found::default() };
         for (log, seq) in events {
+            // What is read may be in memory, and an excerpt of a long text takes its time: others have their turn in between.
+            tokio::task::yield_now().await;
             let before = protocol::Seq::new(seq.get().saturating_sub(1));
             match self.read(&log, before, ReadLimit { events: 1, bytes: 0 }).await {
                 Ok(page) => {

@@ -11,6 +11,7 @@ use protocol::{
 };
 use store::Bounds;
 use tokio::task::AbortHandle;
+use tracing::Span;
 
 use super::{Ready, ViewerId};
 use crate::{
@@ -41,8 +42,10 @@ pub(super) struct Conn {
     /// Who waits for the end of a lease that has one.
     lease: Option<AbortHandle>,
     socket: Socket,
-    /// By log.
-    seats: Vec<(LogId, Seat)>,
+    /// Parent of its subscriptions' spans; none, unless spans of that level are recorded.
+    span: Span,
+    /// By log, each with its span.
+    seats: Vec<(LogId, Seat, Span)>,
     ready: Arc<Ready>,
     waker: Waker,
     /// The socket takes no more at present.
@@ -110,8 +113,10 @@ impl Conn {
         grant: Grant,
         lease: Option<AbortHandle>,
         ready: Arc<Ready>,
+        span: Span,
     ) -> Self {
         Self {
+            span,
             viewer,
             grant,
             lease,
@@ -128,13 +133,15 @@ impl Conn {
 
     /// The logs at which it has a place.
     pub(super) fn logs(&self) -> impl Iterator<Item = &LogId> {
-        self.seats.iter().map(|(log, _)| log)
+        self.seats.iter().map(|(log, ..)| log)
     }
 
     pub(super) fn sit(&mut self, log: LogId, seat: Seat) {
         if let Err(place) = self.find(&log) {
             self.seats.reserve_exact(1);
-            self.seats.insert(place, (log, seat));
+            let span =
+                tracing::debug_span!(parent: &self.span, "subscription", transport = "websocket", %log);
+            self.seats.insert(place, (log, seat, span));
         }
     }
 
@@ -142,6 +149,11 @@ impl Conn {
         if let Ok(place) = self.find(log) {
             self.seats.remove(place);
         }
+    }
+
+    /// The span of a subscription.
+    pub(super) fn subscription(&self, log: &LogId) -> Span {
+        self.find(log).map_or_else(|_| Span::none(), |place| self.seats[place].2.clone())
     }
 
     /// Something about a log has changed.
@@ -337,7 +349,7 @@ impl Conn {
     }
 
     fn find(&self, log: &LogId) -> Result<usize, usize> {
-        self.seats.binary_search_by(|(seat, _)| seat.cmp(log))
+        self.seats.binary_search_by(|(seat, ..)| seat.cmp(log))
     }
 }
 
