@@ -18,10 +18,16 @@ const SYSTEM: &[(&str, &str)] = &[
     ("strace", "strace"),
 ];
 
-/// An npm package, its pinned version, and its server's binary below `node_modules`.
+/// An npm package, its pinned version, and what is run of it, below `node_modules`.
 const AGENTS: &[(&str, &str, &str)] = &[
     ("opencode-linux-x64", "1.18.33", "opencode-linux-x64/bin/opencode"),
     ("@kilocode/cli-linux-x64", "7.7.7", "@kilocode/cli-linux-x64/bin/kilo"),
+    // Claude Code as an agent of the Agent Client Protocol; once called `@zed-industries/claude-code-acp`.
+    (
+        "@agentclientprotocol/claude-agent-acp",
+        "0.100.0",
+        "@agentclientprotocol/claude-agent-acp/dist/index.js",
+    ),
 ];
 
 /// Installs whatever is missing, and says what it does.

@@ -1,5 +1,5 @@
-//! `opencode acp` and `kilo acp`, started by the wrapper over the Agent Client Protocol: what a viewer sees of them is what it
-//! sees of agent servers.
+//! `opencode acp`, `kilo acp` and `claude-agent-acp` (Claude Code), started by the wrapper over the Agent Client Protocol: what a
+//! viewer sees of them is what it sees of agent servers.
 
 use std::path::Path;
 
@@ -7,12 +7,21 @@ use protocol::model::ToolState;
 use serde_json::{Value, json};
 
 use super::{Agent, Server, text_of};
-use crate::support::agent_server::on_both_servers;
+use crate::support::agent_server::{on_agent, on_both_servers};
 
 on_both_servers!(
     a_plain_answer_and_reasoning,
     tools_that_edit_files,
     a_permission_once_and_rejected,
+    a_turn_aborted_in_the_middle,
+    the_session_goes_on_after_the_agent_was_killed,
+);
+
+on_agent!(
+    claude, Claude:
+    a_plain_answer_and_reasoning,
+    claudes_tools_its_permissions_its_plan_and_its_thoughts,
+    claudes_permission_once_and_rejected,
     a_turn_aborted_in_the_middle,
     the_session_goes_on_after_the_agent_was_killed,
 );
@@ -44,16 +53,7 @@ async fn tools_that_edit_files(server: Server) {
 
 async fn a_permission_once_and_rejected(server: Server) {
     let mut agent = start(server).await;
-    for (n, reply) in ["once", "reject"].into_iter().enumerate() {
-        let file = agent.directory().join(format!("victim-{n}.txt"));
-        std::fs::write(&file, "x").expect("the work folder is there");
-        agent.prompt(&format!("[[perm n={n}]] delete it")).await;
-        let id = agent.asked("permission").await;
-        let taken = agent.command(json!({ "type": "permission", "id": id, "reply": reply })).await;
-        assert_eq!(taken["ok"], json!(true), "{taken}");
-        agent.turn_over().await;
-        assert_eq!(file.exists(), reply == "reject", "{reply} decides what happens to the file");
-    }
+    permissions(&mut agent, "perm").await;
 }
 
 async fn a_turn_aborted_in_the_middle(server: Server) {
@@ -80,8 +80,63 @@ async fn the_session_goes_on_after_the_agent_was_killed(server: Server) {
     assert_eq!(agent.text().matches("[[plain]] hi").count(), 1, "nothing is told twice");
 }
 
+async fn claudes_tools_its_permissions_its_plan_and_its_thoughts(server: Server) {
+    let mut agent = start(server).await;
+    let dir = agent.directory().display().to_string();
+    agent.prompt(&format!("[[claude dir={dir}]] build it")).await;
+    // It may look without a question; it asks before it writes a file and before it changes it.
+    for _ in ["Write", "Edit"] {
+        let id = agent.asked("permission").await;
+        let taken = agent.command(json!({ "type": "permission", "id": id, "reply": "once" })).await;
+        assert_eq!(taken["ok"], json!(true), "{taken}");
+        let answered = |view: &protocol::view::SessionView| view.pending().is_empty();
+        agent.viewer.until("the answer is in the log", answered).await;
+    }
+    agent.turn_over().await;
+    let text = std::fs::read_to_string(agent.directory().join("calc.py")).expect("the tool wrote the file");
+    assert!(text.contains("return b + a"), "{text}");
+    let tools = agent.tools();
+    for tool in ["bash", "write", "edit"] {
+        assert!(tools.iter().any(|(name, _)| name == tool), "no {tool} among {tools:?}");
+    }
+    let wrote = |state: &ToolState| match state {
+        ToolState::Completed(done) => done.output.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        tools.iter().any(|(_, state)| wrote(state).starts_with("one\n")),
+        "as the command wrote it: {tools:?}"
+    );
+    let edited = agent.parts().iter().map(protocol::view::PartView::to_json).any(|part| {
+        part["tool"] == "edit" && part["state"]["metadata"]["filediff"]["additions"].as_u64() > Some(0)
+    });
+    assert!(edited, "an edit shows its diff");
+    assert!(agent.parts().iter().any(|part| part.kind() == "reasoning"), "the thought is shown");
+    let root = agent.root().expect("a session");
+    assert_eq!(agent.viewer.view.session(&root).expect("it is there").todos().len(), 2, "the plan is shown");
+}
+
+async fn claudes_permission_once_and_rejected(server: Server) {
+    let mut agent = start(server).await;
+    permissions(&mut agent, "claude_rm").await;
+}
+
+/// Lets the script of this name delete a file once, and not another time.
+async fn permissions(agent: &mut Agent, script: &str) {
+    for (n, reply) in ["once", "reject"].into_iter().enumerate() {
+        let file = agent.directory().join(format!("victim-{n}.txt"));
+        std::fs::write(&file, "x").expect("the work folder is there");
+        agent.prompt(&format!("[[{script} n={n}]] delete it")).await;
+        let id = agent.asked("permission").await;
+        let taken = agent.command(json!({ "type": "permission", "id": id, "reply": reply })).await;
+        assert_eq!(taken["ok"], json!(true), "{taken}");
+        agent.turn_over().await;
+        assert_eq!(file.exists(), reply == "reject", "{reply} decides what happens to the file");
+    }
+}
+
 async fn start(server: Server) -> Agent {
-    let runtime = json!({ "kind": "acp", "command": [server.binary(), "acp"] });
+    let runtime = json!({ "kind": "acp", "command": server.acp_command() });
     Agent::start_as(server, runtime, true).await
 }
 

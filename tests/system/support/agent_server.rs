@@ -1,4 +1,4 @@
-//! Real agent servers, offline: where their binaries are, and the environment that points them at the scripted model.
+//! Real agents, offline: where their binaries are, and the environment that points them at the scripted model.
 
 use std::path::{Path, PathBuf};
 
@@ -7,27 +7,32 @@ use serde_json::{Value, json};
 /// Makes one test per server of each of these functions.
 macro_rules! on_both_servers {
     ($($name:ident),+ $(,)?) => {
-        mod opencode {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::Server::Opencode).await;
-            })+
-        }
-        mod kilo {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::Server::Kilo).await;
-            })+
-        }
+        crate::support::agent_server::on_agent!(opencode, Opencode: $($name),+);
+        crate::support::agent_server::on_agent!(kilo, Kilo: $($name),+);
     };
 }
 pub(crate) use on_both_servers;
 
-/// A real agent server.
+/// Makes a module with one test of each of these functions, for one kind of agent.
+macro_rules! on_agent {
+    ($module:ident, $agent:ident: $($name:ident),+ $(,)?) => {
+        mod $module {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Server::$agent).await;
+            })+
+        }
+    };
+}
+pub(crate) use on_agent;
+
+/// A real agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Server {
     Opencode,
     Kilo,
+    /// Claude Code behind its adapter: no server, but an agent of the Agent Client Protocol.
+    Claude,
 }
 
 impl Server {
@@ -36,6 +41,16 @@ impl Server {
         match self {
             Self::Opencode => "opencode",
             Self::Kilo => "kilo",
+            Self::Claude => "acp",
+        }
+    }
+
+    /// The command that runs it as an agent of the Agent Client Protocol.
+    pub(crate) fn acp_command(self) -> Vec<String> {
+        let binary = self.binary().display().to_string();
+        match self {
+            Self::Opencode | Self::Kilo => vec![binary, "acp".to_owned()],
+            Self::Claude => vec!["node".to_owned(), binary],
         }
     }
 
@@ -44,6 +59,7 @@ impl Server {
         let path = match self {
             Self::Opencode => "opencode-linux-x64/bin/opencode",
             Self::Kilo => "@kilocode/cli-linux-x64/bin/kilo",
+            Self::Claude => "@agentclientprotocol/claude-agent-acp/dist/index.js",
         };
         let binary = tools().join("node_modules").join(path);
         assert!(binary.is_file(), "{} is missing: run `cargo xtask setup`", binary.display());
@@ -52,15 +68,28 @@ impl Server {
 
     /// An environment in which it starts without any network but the scripted model, in a home of its own.
     pub(crate) fn environment(self, home: &Path, model_url: &str, snapshots: bool) -> Vec<(String, String)> {
+        let mut environment =
+            vec![("HOME".to_owned(), home.display().to_string()), ("LANG".to_owned(), "C.UTF-8".to_owned())];
         let prefix = match self {
             Self::Opencode => "OPENCODE",
             Self::Kilo => "KILO",
+            Self::Claude => {
+                environment
+                    .push(("ANTHROPIC_BASE_URL".to_owned(), model_url.trim_end_matches("/v1").to_owned()));
+                environment.push(("ANTHROPIC_API_KEY".to_owned(), "dummy".to_owned()));
+                // As root it runs in a sandbox only, or where it is told that it does.
+                for flag in [
+                    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
+                    "DISABLE_AUTOUPDATER",
+                    "DISABLE_TELEMETRY",
+                    "IS_SANDBOX",
+                ] {
+                    environment.push((flag.to_owned(), "1".to_owned()));
+                }
+                return environment;
+            }
         };
-        let mut environment = vec![
-            ("HOME".to_owned(), home.display().to_string()),
-            ("LANG".to_owned(), "C.UTF-8".to_owned()),
-            (format!("{prefix}_CONFIG_CONTENT"), config(model_url, snapshots).to_string()),
-        ];
+        environment.push((format!("{prefix}_CONFIG_CONTENT"), config(model_url, snapshots).to_string()));
         for folder in ["DATA", "CONFIG", "STATE", "CACHE"] {
             let path = home.join(format!(".xdg-{}", folder.to_lowercase()));
             environment.push((format!("XDG_{folder}_HOME"), path.display().to_string()));
@@ -88,10 +117,9 @@ impl Server {
 #[derive(Debug)]
 pub(crate) struct Truth {
     http: reqwest::Client,
-    url: String,
+    pub(crate) url: String,
     username: String,
     password: String,
-    pub(crate) pid: i32,
 }
 
 impl Truth {
@@ -103,13 +131,7 @@ impl Truth {
         let fields: Value = serde_json::from_str(&text).expect("the file is JSON");
         let text =
             |key: &str| fields[key].as_str().unwrap_or_else(|| panic!("no {key} in {fields}")).to_owned();
-        Self {
-            http: super::http(),
-            url: text("url"),
-            username: text("username"),
-            password: text("password"),
-            pid: i32::try_from(fields["pid"].as_i64().expect("a pid")).expect("a pid"),
-        }
+        Self { http: super::http(), url: text("url"), username: text("username"), password: text("password") }
     }
 
     /// The messages of a session with their parts.

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::script::{Action, Pieces};
+use super::{
+    Wire,
+    script::{Action, Pieces},
+};
 
 /// One answer on its way.
 #[derive(Debug)]
@@ -16,8 +19,8 @@ pub(super) struct Chat {
     usage: (u64, u64),
 }
 
-impl Chat {
-    pub(super) fn new(model: &str, serial: u64) -> Self {
+impl Wire for Chat {
+    fn new(model: &str, serial: u64) -> Self {
         Self {
             serial,
             model: model.to_owned(),
@@ -28,13 +31,42 @@ impl Chat {
         }
     }
 
-    /// The first chunk.
-    pub(super) fn begin(&self) -> Value {
-        self.chunk(&json!({ "role": "assistant", "content": "" }), None)
+    fn begin(&mut self) -> Vec<String> {
+        vec![frame(&self.chunk(&json!({ "role": "assistant", "content": "" }), None))]
     }
 
-    /// What an action adds.
-    pub(super) fn chunks(&mut self, action: &Action) -> Vec<Value> {
+    fn pieces(&mut self, action: &Action) -> Vec<String> {
+        self.chunks(action).iter().map(frame).collect()
+    }
+
+    fn end(&mut self) -> Vec<String> {
+        let mut chunk = self.chunk(&json!({}), Some(self.finish()));
+        chunk["usage"] = self.usage();
+        vec![frame(&chunk), "data: [DONE]\n\n".to_owned()]
+    }
+
+    fn whole(&self) -> Value {
+        let mut message = json!({ "role": "assistant", "content": self.text });
+        if !self.reasoning.is_empty() {
+            message["reasoning_content"] = json!(self.reasoning);
+        }
+        if !self.tools.is_empty() {
+            let call = |(index, (name, arguments)): (usize, &(String, String))| {
+                let function = json!({ "name": name, "arguments": arguments });
+                json!({ "id": self.call(index), "type": "function", "function": function })
+            };
+            message["tool_calls"] = self.tools.iter().enumerate().map(call).collect();
+        }
+        let choice = json!({ "index": 0, "message": message, "finish_reason": self.finish() });
+        json!({
+            "id": self.id(), "object": "chat.completion", "created": 0, "model": self.model, "choices": [choice],
+            "usage": self.usage(),
+        })
+    }
+}
+
+impl Chat {
+    fn chunks(&mut self, action: &Action) -> Vec<Value> {
         match action {
             Action::Text(pieces) => {
                 self.count(pieces);
@@ -62,33 +94,6 @@ impl Chat {
             }
             Action::Silence(_) | Action::Error(_) | Action::Drop => Vec::new(),
         }
-    }
-
-    /// The last chunk.
-    pub(super) fn end(&self) -> Value {
-        let mut chunk = self.chunk(&json!({}), Some(self.finish()));
-        chunk["usage"] = self.usage();
-        chunk
-    }
-
-    /// The answer in one piece.
-    pub(super) fn whole(&self) -> Value {
-        let mut message = json!({ "role": "assistant", "content": self.text });
-        if !self.reasoning.is_empty() {
-            message["reasoning_content"] = json!(self.reasoning);
-        }
-        if !self.tools.is_empty() {
-            let call = |(index, (name, arguments)): (usize, &(String, String))| {
-                let function = json!({ "name": name, "arguments": arguments });
-                json!({ "id": self.call(index), "type": "function", "function": function })
-            };
-            message["tool_calls"] = self.tools.iter().enumerate().map(call).collect();
-        }
-        let choice = json!({ "index": 0, "message": message, "finish_reason": self.finish() });
-        json!({
-            "id": self.id(), "object": "chat.completion", "created": 0, "model": self.model, "choices": [choice],
-            "usage": self.usage(),
-        })
     }
 
     fn chunk(&self, delta: &Value, finish: Option<&str>) -> Value {
@@ -119,4 +124,8 @@ impl Chat {
         let (input, output) = self.usage;
         json!({ "prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output })
     }
+}
+
+fn frame(chunk: &Value) -> String {
+    format!("data: {chunk}\n\n")
 }

@@ -1,4 +1,4 @@
-//! A scripted stand-in for a language model: OpenAI chat completions, streaming and not, on loopback.
+//! A scripted stand-in for a language model: OpenAI's chat completions and Anthropic's messages, streaming and not, on loopback.
 //!
 //! Real agents are driven with it offline and do the same in every run. The server keeps no session: what it answers is read from
 //! the request. The last marker in a message of the user, `[[tools dir=/some/dir]]`, chooses the script `tools` with `$dir` set;
@@ -6,6 +6,7 @@
 //! request that offers no tools (agents ask for titles and summaries that way) gets the fixed title. The scripts are in
 //! `scenario.json`; their actions are those of [`script::Action`].
 
+mod anthropic;
 mod chat;
 mod script;
 
@@ -30,6 +31,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
 use self::{
+    anthropic::Messages,
     chat::Chat,
     script::{Action, Choice, Scenario},
 };
@@ -80,7 +82,8 @@ impl ScriptedModel {
         let shared = Arc::new(Shared { scenario, answers: AtomicU64::default(), log: Mutex::default() });
         let router = Router::new()
             .route("/v1/models", get(models))
-            .route("/v1/chat/completions", post(complete))
+            .route("/v1/chat/completions", post(complete::<Chat>))
+            .route("/v1/messages", post(complete::<Messages>))
             .with_state(Arc::clone(&shared));
         let server =
             tokio::spawn(async move { axum::serve(listener, router).await.expect("loopback accepts") });
@@ -104,11 +107,25 @@ impl Drop for ScriptedModel {
     }
 }
 
+/// One answer on its way, in the words of one API: frames of server-sent events, or a whole.
+trait Wire: Send + Sync + 'static {
+    /// An answer of this model; no two answers of one endpoint share the serial number.
+    fn new(model: &str, serial: u64) -> Self;
+    /// The frames before anything is said.
+    fn begin(&mut self) -> Vec<String>;
+    /// What an action adds.
+    fn pieces(&mut self, action: &Action) -> Vec<String>;
+    /// The frames after everything was said.
+    fn end(&mut self) -> Vec<String>;
+    /// The answer in one piece.
+    fn whole(&self) -> Value;
+}
+
 async fn models() -> Json<Value> {
     Json(json!({ "object": "list", "data": [{ "id": "scripted", "object": "model", "owned_by": "local" }] }))
 }
 
-async fn complete(State(shared): State<Arc<Shared>>, Json(request): Json<Value>) -> Response {
+async fn complete<W: Wire>(State(shared): State<Arc<Shared>>, Json(request): Json<Value>) -> Response {
     let choice = shared.scenario.choose(&request);
     let stream = request["stream"] == true;
     let attempt = shared.note(&choice, &request, stream);
@@ -120,8 +137,8 @@ async fn complete(State(shared): State<Arc<Shared>>, Json(request): Json<Value>)
         actions.retain(|action| !matches!(action, Action::Error(_)));
     }
     let serial = shared.answers.fetch_add(1, Ordering::Relaxed);
-    let chat = Chat::new(request["model"].as_str().unwrap_or("scripted"), serial);
-    if stream { streamed(chat, actions) } else { whole(chat, actions).await }
+    let answer = W::new(request["model"].as_str().unwrap_or("scripted"), serial);
+    if stream { streamed(answer, actions) } else { whole(answer, actions).await }
 }
 
 impl Shared {
@@ -139,11 +156,11 @@ impl Shared {
 }
 
 /// Answers as a stream of server-sent events; a dropped answer breaks off without its end.
-fn streamed(mut chat: Chat, actions: Vec<Action>) -> Response {
+fn streamed(mut answer: impl Wire, actions: Vec<Action>) -> Response {
     let (sender, mut receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(16);
     tokio::spawn(async move {
         // The agent hangs up when it is aborted: then nobody reads on.
-        let _ = play(&mut chat, actions, &sender).await;
+        let _ = play(&mut answer, actions, &sender).await;
     });
     let body = Body::from_stream(futures_util::stream::poll_fn(move |context| receiver.poll_recv(context)));
     ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
@@ -153,15 +170,20 @@ fn streamed(mut chat: Chat, actions: Vec<Action>) -> Response {
 struct Gone;
 
 async fn play(
-    chat: &mut Chat,
+    answer: &mut impl Wire,
     actions: Vec<Action>,
     out: &mpsc::Sender<Result<Bytes, std::io::Error>>,
 ) -> Result<(), Gone> {
-    let send = async |chunk: Value| {
-        let line = Bytes::from(format!("data: {chunk}\n\n"));
-        out.send(Ok(line)).await.map_err(|_| Gone)
+    let send = async |frames: Vec<String>, delay: Duration| {
+        for frame in frames {
+            out.send(Ok(frame.into())).await.map_err(|_| Gone)?;
+            if delay > Duration::ZERO {
+                tokio::time::sleep(delay).await;
+            }
+        }
+        Ok(())
     };
-    send(chat.begin()).await?;
+    send(answer.begin(), Duration::ZERO).await?;
     for action in actions {
         let delay = action.delay();
         if matches!(action, Action::Drop) {
@@ -175,26 +197,20 @@ async fn play(
             }
             continue;
         }
-        for chunk in chat.chunks(&action) {
-            send(chunk).await?;
-            if delay > Duration::ZERO {
-                tokio::time::sleep(delay).await;
-            }
-        }
+        send(answer.pieces(&action), delay).await?;
     }
-    send(chat.end()).await?;
-    out.send(Ok(Bytes::from_static(b"data: [DONE]\n\n"))).await.map_err(|_| Gone)
+    send(answer.end(), Duration::ZERO).await
 }
 
 /// Answers in one piece.
-async fn whole(mut chat: Chat, actions: Vec<Action>) -> Response {
+async fn whole(mut answer: impl Wire, actions: Vec<Action>) -> Response {
     for action in &actions {
         if let Action::Silence(duration) = action {
             tokio::time::sleep(*duration).await;
         }
-        chat.chunks(action);
+        answer.pieces(action);
     }
-    Json(chat.whole()).into_response()
+    Json(answer.whole()).into_response()
 }
 
 impl script::HttpError {
@@ -230,6 +246,28 @@ mod tests {
             (&json!("stop"), &json!(512))
         );
         assert!(body.ends_with("data: [DONE]\n\n"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_in_anthropics_words_is_blocks_that_begin_grow_and_end() {
+        let model = ScriptedModel::start().await;
+        let answer =
+            post_to(&model, "messages", &ask("[[claude dir=/p]] do it", 1)).await.text().await.unwrap();
+        let kinds: Vec<&str> = answer.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+        assert_eq!((kinds[0], kinds[kinds.len() - 1]), ("message_start", "message_stop"));
+        let events = chunks(&answer);
+        let joined = |block: u64, field: &str| -> String {
+            let of_block = events.iter().filter(|event| event["index"] == block);
+            of_block.filter_map(|event| event["delta"][field].as_str()).collect()
+        };
+        assert_eq!(joined(0, "thinking"), "Let me think.");
+        let input: Value = serde_json::from_str(&joined(2, "partial_json")).unwrap();
+        assert_eq!(input["description"], "List files");
+        assert_eq!(events[events.len() - 2]["delta"]["stop_reason"], "tool_use");
+        let mut request = ask("[[claude dir=/p]] do it", 1);
+        request["stream"] = json!(false);
+        let whole: Value = post_to(&model, "messages", &request).await.json().await.unwrap();
+        assert_eq!((&whole["content"][2]["input"], &whole["stop_reason"]), (&input, &json!("tool_use")));
     }
 
     #[tokio::test]
@@ -306,9 +344,13 @@ mod tests {
     }
 
     async fn post(model: &ScriptedModel, request: &Value) -> reqwest::Response {
+        post_to(model, "chat/completions", request).await
+    }
+
+    async fn post_to(model: &ScriptedModel, path: &str, request: &Value) -> reqwest::Response {
         // Building a client wants a provider of cryptography, although this connection has none.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let url = format!("{}/chat/completions", model.url());
+        let url = format!("{}/{path}", model.url());
         reqwest::Client::new().post(url).json(request).send().await.unwrap()
     }
 

@@ -231,6 +231,12 @@ impl Tool {
         if let Some(output) = &self.terminal {
             return output.clone();
         }
+        // What a command wrote comes raw, and again marked up for people.
+        if self.kind == "execute"
+            && let Some(raw) = self.raw_output.as_str()
+        {
+            return raw.to_owned();
+        }
         let said: Vec<String> = self
             .content
             .iter()
