@@ -11,6 +11,7 @@ mod exit;
 mod paint;
 mod progress;
 mod prompt;
+mod record;
 mod relay;
 mod search;
 mod server;
@@ -69,6 +70,7 @@ enum Sub {
     Answer(answer::Answer),
     Abort(abort::Abort),
     Watch(watch::Watch),
+    Record(record::Record),
     Share(share::Share),
     Search(search::SearchCommand),
     Backup(backup::Backup),
@@ -120,6 +122,7 @@ fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
         Sub::Answer(command) => in_runtime(command.run()),
         Sub::Abort(command) => in_runtime(command.run()),
         Sub::Watch(command) => in_runtime(command.run()),
+        Sub::Record(command) => in_runtime(command.run()),
         Sub::Share(command) => in_runtime(command.run()),
         Sub::Search(command) => in_runtime(command.run()),
         Sub::Backup(command) => in_runtime(command.run()),

@@ -89,6 +89,18 @@ impl Server {
         self.relay.get_or_try_init(find).await
     }
 
+    /// Complains about an agent that is not there. A follower would wait for its log; whoever types a name wants to know at once.
+    pub(super) async fn find_agent(&self, agent: &AgentId) -> anyhow::Result<()> {
+        let relay = self.relay().await?;
+        match relay.page(&log_of(agent), None, 1, std::time::Duration::ZERO).await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.code(), Some(ErrorCode::UnknownLog | ErrorCode::NotFound)) => {
+                self.api(Verb::Get, &format!("agents/{agent}"), None).await.map(drop)
+            }
+            Err(error) => Err(explain_relay(relay, error)),
+        }
+    }
+
     /// Steers an agent; what it refuses is an error.
     pub(super) async fn command(&self, agent: &AgentId, command: Command) -> anyhow::Result<CommandResult> {
         let id: CommandId = uuid::Uuid::new_v4()

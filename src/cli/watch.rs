@@ -9,14 +9,11 @@ use std::io;
 use clap::Args;
 use futures_util::StreamExt as _;
 use protocol::{
-    AgentId, Cursor, CursorParseError, Epoch, ErrorCode, Seq, Timestamp,
+    AgentId, Cursor, CursorParseError, Epoch, Seq, Timestamp,
     codec::Frame as _,
     frame::{StartAt, ToViewer, WrapperPresence},
 };
-use relay::{
-    Delivery,
-    client::{Connection, Verb},
-};
+use relay::{Delivery, client::Connection};
 use tokio::sync::watch;
 
 use self::transcript::Transcript;
@@ -25,7 +22,7 @@ use super::{
     paint::{Paint, Tone},
     print,
     progress::say,
-    server::{Server, ServerArgs, agent_id, explain_relay, log_of},
+    server::{Server, ServerArgs, agent_id, log_of},
     signals::Signals,
 };
 
@@ -63,7 +60,7 @@ const AT_ONCE: usize = 256;
 impl Watch {
     pub(super) async fn run(self) -> anyhow::Result<Exit> {
         let server = Server::find(&self.server)?;
-        self.find_agent(&server).await?;
+        server.find_agent(&self.agent).await?;
         let follow = server.relay().await?.follow_when_there(log_of(&self.agent), self.after.clone());
         let mut connection = Reconnects::new(follow.connection());
         let mut deliveries = follow.ready_chunks(AT_ONCE);
@@ -99,18 +96,6 @@ impl Watch {
             say(&format!("to go on: gastown watch {} --after {cursor}\n", self.agent));
         }
         Ok(Exit::Done)
-    }
-
-    /// A follower waits for a server and for a log that is not there yet. Whoever types a name wants to know at once.
-    async fn find_agent(&self, server: &Server) -> anyhow::Result<()> {
-        let relay = server.relay().await?;
-        match relay.page(&log_of(&self.agent), None, 1, std::time::Duration::ZERO).await {
-            Ok(_) => Ok(()),
-            Err(error) if matches!(error.code(), Some(ErrorCode::UnknownLog | ErrorCode::NotFound)) => {
-                server.api(Verb::Get, &format!("agents/{}", self.agent), None).await.map(drop)
-            }
-            Err(error) => Err(explain_relay(relay, error)),
-        }
     }
 }
 

@@ -1,12 +1,15 @@
-//! Plays a recording of an agent server as an agent: for the demo, for tests, for looking at a run again.
+//! Plays a recording of an agent as an agent: for the demo, for tests, for looking at a run again.
 //!
 //! A recording is a text file with one JSON object per line, `{"t_ms": 12.5, "event": {"type": …, "properties": …}}`: the
-//! milliseconds at which an event came and the event as the server sent it. Events keep their payloads byte for byte; their
-//! time is that of the replay.
+//! milliseconds at which an event came and the event as the agent's server sent it. Lines without an `event` are passed over.
+//! Events keep their payloads byte for byte; their time is that of the replay. [`Recorder`] makes such a file of an agent's log
+//! (`gastown record`); a file of what a server said, unfiltered, is one too.
 //!
+//! What people said is in it as the server told it: prompts as messages of the user, answers as `permission.replied` and the like.
 //! Nobody thinks behind a recording: it takes no prompt and no answer, and says so. With [`Speed::Step`] a prompt plays the next
 //! event, or as many as it says (`"25"`).
 
+mod recorder;
 mod recording;
 
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
@@ -20,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start};
 use crate::{Clock, Moment, Options, OptionsError};
 
+pub use recorder::Recorder;
 pub use recording::{Recording, RecordingError};
 
 /// Rest before a recording that is repeated begins again.
