@@ -2,6 +2,7 @@
 
 pub mod acp;
 mod control;
+mod mcp;
 pub mod opencode;
 mod output;
 mod process;
