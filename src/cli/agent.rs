@@ -1,6 +1,7 @@
 //! `gastown agent start`, `stop` and `remove`.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -47,6 +48,8 @@ enum Sub {
 Examples:
   gastown agent start toast --runtime opencode               in this folder; `opencode` is on PATH
   gastown agent start nux --runtime kilo --dir ~/src/app --agent-bin ~/tools/node_modules
+  gastown agent start furiosa --git https://github.com/acme/app.git --git-token-file ~/.github-token
+                                                             on the branch gt/furiosa/work, committed and pushed after each turn
   gastown agent start gem --runtime acp -- gemini --experimental-acp
   gastown agent start film --runtime replay --recording trace.jsonl --speed 4
   gastown agent start toast                                  again, as it was made")]
@@ -57,9 +60,18 @@ struct Start {
     /// What runs it [default: opencode]
     #[arg(long, value_enum, value_name = "RUNTIME")]
     runtime: Option<Runtime>,
-    /// The folder it works in
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    dir: PathBuf,
+    /// The folder it works in [default: this one, or with --git one below the server's data folder]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The repository it works on, on a branch of its own: a URL, user@host:path, or a folder of this machine
+    #[arg(long, value_name = "URL")]
+    git: Option<String>,
+    /// The branch to begin from [default: the repository's default branch]
+    #[arg(long, value_name = "BRANCH", requires = "git")]
+    branch: Option<String>,
+    /// A file with the token for the repository's server, for http(s) URLs
+    #[arg(long, value_name = "FILE", requires = "git")]
+    git_token_file: Option<PathBuf>,
     /// What it is for
     #[arg(long, value_enum, default_value_t = Role::Crew)]
     role: Role,
@@ -195,9 +207,31 @@ impl Start {
                 "recording": optional(self.recording.as_deref())?,
                 "speed": self.speed,
             },
-            "directory": absolute(&self.dir)?,
+            "directory": self.directory()?,
+            "repository": self.repository()?,
             "start": true,
         }))
+    }
+
+    /// Nothing where the server chooses: for a work tree that is made there.
+    fn directory(&self) -> anyhow::Result<Option<String>> {
+        match (&self.dir, &self.git) {
+            (Some(dir), None) => absolute(dir).map(Some),
+            (None, None) => absolute(Path::new(".")).map(Some),
+            (Some(dir), Some(_)) => {
+                let made = std::path::absolute(dir).with_context(|| dir.display().to_string())?;
+                text(made.into_os_string()).map(Some)
+            }
+            (None, Some(_)) => Ok(None),
+        }
+    }
+
+    fn repository(&self) -> anyhow::Result<Option<Value>> {
+        let Some(git) = &self.git else { return Ok(None) };
+        // A folder of this machine is called by its whole name: the server may run in another one.
+        let url = if Path::new(git).is_dir() { absolute(Path::new(git))? } else { git.clone() };
+        let token_file = optional(self.git_token_file.as_deref())?;
+        Ok(Some(json!({ "url": url, "branch": self.branch, "token_file": token_file })))
     }
 }
 
@@ -302,7 +336,11 @@ fn optional(path: Option<&Path>) -> anyhow::Result<Option<String>> {
 fn absolute(path: &Path) -> anyhow::Result<String> {
     let found = std::fs::canonicalize(path)
         .map_err(|error| Refusal::because(Exit::Usage, format!("{}: {error}", path.display())))?;
-    found.into_os_string().into_string().map_err(|path| {
+    text(found.into_os_string())
+}
+
+fn text(path: OsString) -> anyhow::Result<String> {
+    path.into_string().map_err(|path| {
         Refusal::because(Exit::Usage, format!("{} is no text: rename it", Path::new(&path).display()))
     })
 }

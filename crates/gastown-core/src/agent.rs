@@ -19,6 +19,9 @@ pub struct Agent {
     pub runtime: Runtime,
     /// The absolute path of the folder it works in.
     pub directory: String,
+    /// The repository of which it has a work tree there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Repository>,
     /// What is wanted of it.
     pub desired: Desired,
     /// What it is at present.
@@ -185,6 +188,43 @@ words!(
         Replay = "replay",
     }
 );
+
+/// A git repository that an agent works on, in a work tree and on a branch of its own. Whether it can be reached is the wrapper's to
+/// say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Repository {
+    /// A URL, `user@host:path` or an absolute path, without a password.
+    pub url: String,
+    /// The branch to begin from, where it is not the repository's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// The file with the token for the repository's server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<String>,
+}
+
+impl Repository {
+    /// The repository at this URL, from its default branch, without a token.
+    #[must_use]
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: url.into(), branch: None, token_file: None }
+    }
+
+    /// From this branch.
+    #[must_use]
+    pub fn with_branch(mut self, branch: impl Into<String>) -> Self {
+        self.branch = Some(branch.into());
+        self
+    }
+
+    /// With the token in this file.
+    #[must_use]
+    pub fn with_token_file(mut self, path: impl Into<String>) -> Self {
+        self.token_file = Some(path.into());
+        self
+    }
+}
 
 /// What runs an agent, with its options.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

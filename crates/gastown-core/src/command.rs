@@ -4,7 +4,7 @@ use protocol::{AgentId, ErrorCode, IdError, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Role, Runtime,
+    Repository, Role, Runtime,
     limits::{LABEL_BYTES, SHARE_LIFE, SHARES},
 };
 
@@ -130,6 +130,9 @@ pub struct Registration {
     pub runtime: Runtime,
     /// The absolute path of the folder it works in.
     pub directory: String,
+    /// The repository of which it is to have a work tree there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Repository>,
 }
 
 /// How a wrapper process ended.
@@ -189,6 +192,15 @@ pub enum Rejection {
         /// The path, shortened.
         found: String,
     },
+    /// A text is not what a repository or branch can be called.
+    #[error("the {what} must be at most 4096 characters without control characters and not begin with `-`")]
+    BadRepository {
+        /// `repository` or `branch`. What was given is not told: there may be a password in it.
+        what: &'static str,
+    },
+    /// A repository's URL has a password in it.
+    #[error("the URL has a password in it: put it into a file, and name that as the token file")]
+    PasswordInUrl,
     /// An option that the runtime cannot do without is missing.
     #[error("a {runtime} agent needs a {option}")]
     MissingOption {
@@ -258,6 +270,8 @@ impl Rejection {
             Self::UnknownAgent { .. } | Self::UnknownShare { .. } => ErrorCode::NotFound,
             Self::BadName { .. }
             | Self::BadPath { .. }
+            | Self::BadRepository { .. }
+            | Self::PasswordInUrl
             | Self::MissingOption { .. }
             | Self::BadSpeed { .. }
             | Self::BadExpiry

@@ -5,8 +5,8 @@ use std::time::Duration;
 use protocol::{AgentId, Timestamp};
 
 use crate::{
-    Agent, AgentPhase, By, Change, Command, Registration, Rejection, Request, Runtime, RuntimeKind, Share,
-    StartCause, Town, TownEvent, WrapperExit,
+    Agent, AgentPhase, By, Change, Command, Registration, Rejection, Repository, Request, Runtime,
+    RuntimeKind, Share, StartCause, Town, TownEvent, WrapperExit,
     limits::{
         AGENTS, KEY_BYTES, KEY_LIFE, LABEL_BYTES, PATH_BYTES, REASON_BYTES, RESTART_WINDOW, RESTARTS,
         SHARE_LIFE, SHARES,
@@ -103,6 +103,7 @@ impl Town {
         }
         check_path("directory", &registration.directory)?;
         check_runtime(&registration.runtime)?;
+        registration.repository.as_ref().map_or(Ok(()), check_repository)?;
         let generation = self.retired().get(&agent).copied().unwrap_or(0) + 1;
         let mut changes =
             vec![Change::AgentRegistered { agent: agent.clone(), registration: registration.clone() }];
@@ -267,6 +268,27 @@ fn shorten(reason: &str) -> String {
 fn check_path(what: &'static str, path: &str) -> Result<(), Rejection> {
     let bad = !path.starts_with('/') || path.len() > PATH_BYTES || path.chars().any(char::is_control);
     if bad { Err(Rejection::BadPath { what, found: path.chars().take(80).collect() }) } else { Ok(()) }
+}
+
+fn check_repository(repository: &Repository) -> Result<(), Rejection> {
+    for (what, text) in [("repository", Some(&repository.url)), ("branch", repository.branch.as_ref())] {
+        let Some(text) = text else { continue };
+        let is_bad = text.is_empty()
+            || text.len() > PATH_BYTES
+            || text.starts_with('-')
+            || text.chars().any(char::is_control);
+        if is_bad {
+            return Err(Rejection::BadRepository { what });
+        }
+    }
+    // Into the journal goes what may be shown to anybody.
+    let authority =
+        repository.url.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
+    if authority.and_then(|authority| authority.rsplit_once('@')).is_some_and(|(user, _)| user.contains(':'))
+    {
+        return Err(Rejection::PasswordInUrl);
+    }
+    repository.token_file.as_ref().map_or(Ok(()), |path| check_path("token file", path))
 }
 
 fn check_runtime(runtime: &Runtime) -> Result<(), Rejection> {

@@ -245,6 +245,7 @@ mod tests {
                 role: Role::Polecat,
                 runtime: Runtime::of(RuntimeKind::Scripted).with_scenario("/s.json"),
                 directory: "/src".into(),
+                repository: None,
             },
         });
         let journal = event.to_journal();
@@ -324,6 +325,7 @@ mod tests {
             role: Role::Crew,
             runtime: Runtime::of(RuntimeKind::Kilo),
             directory: "/src".into(),
+            repository: None,
         };
         vec![
             Change::AgentRegistered { agent: agent.clone(), registration },

@@ -16,6 +16,7 @@
 //!     role: Role::Polecat,
 //!     runtime: Runtime::of(RuntimeKind::Opencode),
 //!     directory: "/src/saltmarsh".into(),
+//!     repository: None,
 //! };
 //! let request = Request::by("operator", Command::Register { registration, start: true });
 //! for event in town.decide(now, &request)? {
@@ -39,7 +40,7 @@ mod restart;
 mod share;
 mod state;
 
-pub use agent::{Agent, AgentPhase, Desired, Role, Runtime, RuntimeKind, UnknownName};
+pub use agent::{Agent, AgentPhase, Desired, Repository, Role, Runtime, RuntimeKind, UnknownName};
 pub use command::{Command, Registration, Rejection, Request, WrapperExit};
 pub use effect::{Effect, effects};
 pub use event::{By, Change, JournalError, StartCause, TownEvent};

@@ -156,6 +156,7 @@ impl Town {
             role: registration.role,
             runtime: registration.runtime.clone(),
             directory: registration.directory.clone(),
+            repository: registration.repository.clone(),
             desired: Desired::Stopped,
             phase: AgentPhase::Stopped { reason: None },
             generation: self.retired.remove(id).unwrap_or(0),

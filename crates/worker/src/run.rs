@@ -101,6 +101,7 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
         login_links: LoginLinks::default(),
         login_limiter: LoginLimiter::default(),
         clock: config.clock.clone(),
+        work: work_folders(&config.data_dir),
         stream_url: stream_url(if place.embedded.is_some() { &url } else { &place.url }),
         relay_url: place.embedded.is_none().then(|| place.url.clone()),
         url,
@@ -360,6 +361,12 @@ async fn open_store(config: &WorkerConfig) -> Result<Arc<dyn EventStore>, StartE
     let open = move || SqliteStore::open(path, SqliteOptions::default());
     let store = tokio::task::spawn_blocking(open).await.expect("opening a store does not panic")?;
     Ok(Arc::new(store))
+}
+
+/// Where agents have their work trees. A wrapper is told an absolute path.
+fn work_folders(data_dir: &Path) -> PathBuf {
+    let folder = data_dir.join("work");
+    std::path::absolute(&folder).unwrap_or(folder)
 }
 
 fn local_launcher(config: &WorkerConfig) -> Arc<dyn crate::Launcher> {

@@ -1,6 +1,6 @@
 //! The handle of a worker.
 
-use std::{collections::BTreeSet, fmt, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Uri, header};
 use protocol::{AgentId, Command, CommandId, CommandResult, LogId, Timestamp, TownId};
@@ -39,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) login_links: LoginLinks,
     pub(crate) login_limiter: LoginLimiter,
     pub(crate) clock: Clock,
+    /// Where the work trees of its agents are.
+    pub(crate) work: PathBuf,
     /// Base URL of the pages, without a slash at its end.
     pub(crate) url: String,
     /// Base URL of streams (`ws://…`), without a slash at its end.
@@ -73,6 +75,11 @@ impl Worker {
     #[must_use]
     pub fn town(&self) -> watch::Receiver<Arc<Town>> {
         self.0.engine.town()
+    }
+
+    /// The folder for the work tree of an agent of this name.
+    pub(crate) fn work_folder(&self, name: &str) -> String {
+        self.0.work.join(name.to_ascii_lowercase()).to_string_lossy().into_owned()
     }
 
     /// The relay that has the agents' logs and links.

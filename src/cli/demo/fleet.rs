@@ -63,7 +63,7 @@ fn registration(dir: &Path, scripts: &Path, member: Member) -> anyhow::Result<Re
         runtime = runtime.with_speed(speed);
     }
     let role = member.role.parse().with_context(|| format!("the role of {}", member.name))?;
-    Ok(Registration { name: member.name, role, runtime, directory: text(work)? })
+    Ok(Registration { name: member.name, role, runtime, directory: text(work)?, repository: None })
 }
 
 fn text(path: PathBuf) -> anyhow::Result<String> {

@@ -310,6 +310,7 @@ fn registration(name: &str) -> Registration {
         role: Role::Polecat,
         runtime: Runtime::of(RuntimeKind::Opencode),
         directory: "/src".into(),
+        repository: None,
     }
 }
 

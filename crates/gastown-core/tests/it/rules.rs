@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use gastown_core::{
-    AgentPhase, Change, Command, Desired, Effect, Registration, Rejection, Request, Role, Runtime,
-    RuntimeKind, StartCause, Town, TownEvent, WrapperExit, effects, limits,
+    AgentPhase, Change, Command, Desired, Effect, Registration, Rejection, Repository, Request, Role,
+    Runtime, RuntimeKind, StartCause, Town, TownEvent, WrapperExit, effects, limits,
 };
 use protocol::{AgentId, ErrorCode, Timestamp};
 
@@ -43,13 +43,39 @@ fn what_cannot_work_is_not_registered() {
         ("a", Runtime::of(RuntimeKind::Kilo).with_speed("-1"), "/src"),
         ("a", Runtime::of(RuntimeKind::Kilo).with_speed("inf"), "/src"),
     ] {
-        let registration =
-            Registration { name: name.into(), role: Role::Crew, runtime, directory: directory.into() };
+        let (name, directory) = (name.to_owned(), directory.to_owned());
+        let registration = Registration { name, role: Role::Crew, runtime, directory, repository: None };
         let shown = format!("{registration:?}");
         let rejection = town.ask(Command::Register { registration, start: false }).unwrap_err();
         assert_eq!(rejection.code(), ErrorCode::BadRequest, "{shown}");
     }
     assert!(town.town.agents().is_empty());
+}
+
+#[test]
+fn an_agent_keeps_its_repository_and_one_that_is_no_repository_is_refused() {
+    let mut town = Desk::new();
+    let good =
+        Repository::at("https://example.org/acme/app.git").with_branch("trunk").with_token_file("/token");
+    let with = |name: &str, repository: Repository| Registration {
+        repository: Some(repository),
+        ..registration(name)
+    };
+    town.ask(Command::Register { registration: with("toast", good.clone()), start: false }).unwrap();
+    assert_eq!(town.town.agent(&id("toast")).unwrap().repository, Some(good));
+    for bad in [
+        Repository::at(""),
+        Repository::at("--upload-pack=x"),
+        Repository::at("https://example.org/a\nb"),
+        Repository::at("https://me:hunter2@example.org/app"),
+        Repository::at("/src").with_branch("-x"),
+        Repository::at("/src").with_token_file("token"),
+    ] {
+        let rejection =
+            town.ask(Command::Register { registration: with("nux", bad), start: false }).unwrap_err();
+        assert_eq!(rejection.code(), ErrorCode::BadRequest);
+        assert!(!rejection.to_string().contains("hunter2"));
+    }
 }
 
 #[test]
@@ -321,6 +347,7 @@ fn registration(name: &str) -> Registration {
         role: Role::Polecat,
         runtime: Runtime::of(RuntimeKind::Opencode),
         directory: "/src".into(),
+        repository: None,
     }
 }
 

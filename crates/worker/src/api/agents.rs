@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use protocol::{AgentId, ErrorCode};
 use relay::auth::Grant;
 use serde::Deserialize;
-use town::{Agent, Command, Registration, Request, Role, Runtime, RuntimeKind, Town};
+use town::{Agent, Command, Registration, Repository, Request, Role, Runtime, RuntimeKind, Town};
 
 use super::{
     Failure,
@@ -46,9 +46,19 @@ pub(super) struct Registering {
     #[serde(default)]
     role: Option<String>,
     runtime: Running,
-    directory: String,
+    /// Of an agent with a repository it may be left to the worker.
+    directory: Option<String>,
+    repository: Option<Cloning>,
     #[serde(default)]
     start: bool,
+}
+
+/// The repository it works on.
+#[derive(Debug, Deserialize)]
+struct Cloning {
+    url: String,
+    branch: Option<String>,
+    token_file: Option<String>,
 }
 
 /// Its runtime. The kind is read as text, for an error that names the known ones.
@@ -73,7 +83,7 @@ pub(super) async fn register(
     JsonBody(body): JsonBody<Registering>,
 ) -> Reply {
     let start = body.start;
-    let registration = registration(body)?;
+    let registration = registration(&worker, body)?;
     check_files(&registration).await?;
     let name = registration.name.to_ascii_lowercase();
     let town = ask(&worker, &grant, &headers, Command::Register { registration, start }).await?;
@@ -149,7 +159,7 @@ async fn ask(
     Ok(worker.ask(request).await?)
 }
 
-fn registration(body: Registering) -> Result<Registration, Failure> {
+fn registration(worker: &Worker, body: Registering) -> Result<Registration, Failure> {
     let unknown = |error: town::UnknownName| Failure::new(ErrorCode::BadRequest, error.to_string());
     let role = match &body.role {
         Some(role) => role.parse().map_err(unknown)?,
@@ -163,7 +173,18 @@ fn registration(body: Registering) -> Result<Registration, Failure> {
     runtime.recording = body.runtime.recording;
     runtime.speed = body.runtime.speed;
     runtime.repeat = body.runtime.repeat;
-    Ok(Registration { name: body.name, role, runtime, directory: body.directory })
+    let repository = body.repository.map(|Cloning { url, branch, token_file }| {
+        let mut repository = Repository::at(url);
+        repository.branch = branch;
+        repository.token_file = token_file;
+        repository
+    });
+    let directory = match body.directory {
+        Some(directory) => directory,
+        None if repository.is_some() => worker.work_folder(&body.name),
+        None => return Err(Failure::new(ErrorCode::BadRequest, "say the directory that the agent works in")),
+    };
+    Ok(Registration { name: body.name, role, runtime, directory, repository })
 }
 
 /// Whether the folder and files that a registration names are there. The town cannot look; whether they still are when
@@ -171,7 +192,8 @@ fn registration(body: Registering) -> Result<Registration, Failure> {
 async fn check_files(registration: &Registration) -> Result<(), Failure> {
     let directory = &registration.directory;
     let is_folder = tokio::fs::metadata(directory).await.is_ok_and(|found| found.is_dir());
-    if directory.starts_with('/') && !is_folder {
+    // That of a work tree is made with it.
+    if directory.starts_with('/') && !is_folder && registration.repository.is_none() {
         return Err(missing("directory", directory));
     }
     let runtime = &registration.runtime;
@@ -179,6 +201,10 @@ async fn check_files(registration: &Registration) -> Result<(), Failure> {
         ("scenario", &runtime.scenario),
         ("recording", &runtime.recording),
         ("list of MCP servers", &runtime.mcp_servers),
+        (
+            "token file",
+            &registration.repository.as_ref().and_then(|repository| repository.token_file.clone()),
+        ),
     ] {
         if let Some(path) = path
             && path.starts_with('/')

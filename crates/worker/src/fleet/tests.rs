@@ -500,6 +500,7 @@ fn registration() -> Registration {
         role: Role::Polecat,
         runtime: Runtime::of(RuntimeKind::Opencode),
         directory: "/src".into(),
+        repository: None,
     }
 }
 

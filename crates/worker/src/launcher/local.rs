@@ -31,17 +31,21 @@ const OUST_GRACE: Duration = Duration::from_secs(10);
 pub struct LocalLauncher {
     command: Vec<OsString>,
     agents: PathBuf,
+    /// The mirrors of the repositories that agents work on.
+    rigs: PathBuf,
 }
 
 impl LocalLauncher {
-    /// Wrappers of this command line (the options follow it), with their files below `agents`.
+    /// Wrappers of this command line (the options follow it), with their files below `agents`, and the mirrors of repositories in
+    /// `rigs` beside it.
     ///
     /// # Panics
     /// When the command line is empty.
     #[must_use]
     pub fn new(command: Vec<OsString>, agents: PathBuf) -> Self {
         assert!(!command.is_empty(), "the wrapper command has at least a program");
-        Self { command, agents }
+        let rigs = agents.with_file_name("rigs");
+        Self { command, agents, rigs }
     }
 
     fn folder(&self, agent: &AgentId) -> PathBuf {
@@ -51,7 +55,7 @@ impl LocalLauncher {
     fn command(&self, spec: &LaunchSpec, folder: &Path) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.command[0]);
         command.args(&self.command[1..]);
-        command.args(arguments(spec, folder));
+        command.args(arguments(spec, folder, &self.rigs));
         // The agent may need what is in the environment; the worker's own settings and credentials are not for it.
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"GASTOWN_") && name != "GASTOWN_LOG" {
@@ -220,7 +224,7 @@ impl WrapperProcess for Adopted {
 }
 
 /// The options of a wrapper (`docs/protocol.md` §10).
-fn arguments(spec: &LaunchSpec, folder: &Path) -> Vec<OsString> {
+fn arguments(spec: &LaunchSpec, folder: &Path, rigs: &Path) -> Vec<OsString> {
     let agent = &spec.agent;
     let mut arguments: Vec<OsString> = Vec::new();
     let mut option = |name: &str, value: &std::ffi::OsStr| {
@@ -245,6 +249,20 @@ fn arguments(spec: &LaunchSpec, folder: &Path) -> Vec<OsString> {
         if let Some(value) = value {
             option(name, value.as_ref());
         }
+    }
+    if let Some(repository) = &agent.repository {
+        option("--git", repository.url.as_ref());
+        // Agents of one repository share its mirror.
+        option("--rigs", rigs.as_ref());
+        for (name, value) in
+            [("--base-branch", &repository.branch), ("--git-token-file", &repository.token_file)]
+        {
+            if let Some(value) = value {
+                option(name, value.as_ref());
+            }
+        }
+        // The branch is the agent's own, and what it commits is how its work gets out of its work tree.
+        arguments.push("--auto-commit".into());
     }
     if runtime.repeat {
         arguments.push("--repeat".into());

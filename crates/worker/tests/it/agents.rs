@@ -49,6 +49,29 @@ async fn what_there_is_can_be_listed_and_looked_at() {
 }
 
 #[tokio::test]
+async fn an_agent_with_a_repository_is_given_a_folder_of_the_workers() {
+    let town = TestWorker::start().await;
+    let body = json!({
+        "name": "Toast", "runtime": { "kind": "opencode" },
+        "repository": { "url": "https://example.org/acme/app.git", "branch": "trunk" },
+    });
+    let answer = town.post("/api/towns/main/agents", &body).await;
+    assert_eq!(answer.status, StatusCode::CREATED);
+    let directory = answer.data()["directory"].as_str().unwrap().to_owned();
+    assert!(directory.starts_with('/') && directory.ends_with("/work/toast"), "{directory}");
+    assert_eq!(answer.data()["repository"], body["repository"]);
+
+    let nowhere = json!({ "name": "nux", "runtime": { "kind": "opencode" } });
+    assert_eq!(town.post("/api/towns/main/agents", &nowhere).await.status, StatusCode::BAD_REQUEST);
+    let secret = json!({
+        "name": "nux", "runtime": { "kind": "opencode" }, "repository": { "url": "https://me:hunter2@example.org/app" },
+    });
+    let refused = town.post("/api/towns/main/agents", &secret).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    town.stop().await;
+}
+
+#[tokio::test]
 async fn a_registration_is_told_in_the_agents_own_log() {
     let town = TestWorker::start().await;
     let log = LogId::Agent("toast".parse().unwrap());

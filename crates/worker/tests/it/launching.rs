@@ -8,7 +8,7 @@ use std::{
 use gastown_worker::{Adoption, LaunchError, LaunchSpec, Launcher as _, LocalLauncher, WrapperProcess};
 use protocol::Timestamp;
 use relay::auth::Secret;
-use town::{Command, Registration, Request, Role, Runtime, RuntimeKind, Town, WrapperExit};
+use town::{Command, Registration, Repository, Request, Role, Runtime, RuntimeKind, Town, WrapperExit};
 
 use crate::support::in_time;
 
@@ -28,6 +28,23 @@ async fn a_wrapper_gets_its_options_as_arguments_and_its_token_by_environment() 
             state.display()
         )
     );
+}
+
+#[tokio::test]
+async fn an_agent_with_a_repository_gets_a_work_tree_that_its_commits_leave() {
+    let folder = tempfile::tempdir().unwrap();
+    let launcher = launcher(&folder, r#"echo "$@""#);
+    let mut spec = spec();
+    let repository =
+        Repository::at("https://example.org/app.git").with_branch("trunk").with_token_file("/token");
+    spec.agent.repository = Some(repository);
+    end(&mut *launcher.launch(spec).await.unwrap()).await;
+    let rigs = folder.path().with_file_name("rigs");
+    let expected = format!(
+        "--git https://example.org/app.git --rigs {} --base-branch trunk --git-token-file /token --auto-commit",
+        rigs.display()
+    );
+    assert!(log(&folder).contains(&expected), "{}", log(&folder));
 }
 
 #[tokio::test]
@@ -158,6 +175,7 @@ fn spec() -> LaunchSpec {
         role: Role::Polecat,
         runtime: Runtime::of(RuntimeKind::Scripted).with_scenario("/s.json").repeated(),
         directory: "/".into(),
+        repository: None,
     };
     let request = Request::by("operator", Command::Register { registration, start: true });
     for event in town.decide(Timestamp::from_unix_ms(0), &request).unwrap() {

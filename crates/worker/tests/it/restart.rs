@@ -98,6 +98,7 @@ async fn p22_two_workers_of_one_town_agree() {
             role: town::Role::Crew,
             runtime: town::Runtime::of(town::RuntimeKind::Kilo),
             directory: "/".into(),
+            repository: None,
         };
         town.worker.ask(Request::by("operator", Command::Register { registration, start: false })).await
     };
