@@ -136,7 +136,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             return (StatusCode::BAD_REQUEST, Json(refusal)).into_response();
         }
         ("POST", ["session", ROOT, "prompt_async"]) => return StatusCode::NO_CONTENT.into_response(),
-        ("POST", ["session", ROOT, "abort" | "revert" | "command"])
+        ("POST", ["commit-message"]) => json!({ "message": "feat: a line" }),
+        ("POST", ["session", ROOT, "abort" | "revert" | "command" | "summarize"])
         | ("POST", ["permission", "per_1", "reply"])
         | ("POST", ["question", "que_1", "reply" | "reject"])
         | ("POST", ["network", "que_net", "reject"]) => json!(true),
