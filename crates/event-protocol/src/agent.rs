@@ -117,6 +117,18 @@ pub struct Resumed {
     pub detail: Option<String>,
 }
 
+/// `wrapper.session_recreated`: the agent's server no longer has the session that was to go on, so that a new one was begun. What was
+/// said in the old one is told to it, shortened, before the first message (§10).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SessionRecreated {
+    /// The session that is lost.
+    pub lost: String,
+    /// The one in its place.
+    pub session: String,
+    /// Whether anything of the old one is told to the new one.
+    pub summarised: bool,
+}
+
 /// `wrapper.lost`: nothing was heard of the agent's wrapper for too long (§10).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {

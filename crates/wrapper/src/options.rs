@@ -2,9 +2,15 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use protocol::{AgentId, TownId};
+use protocol::{
+    AgentId, TownId,
+    config::{ConfigError, TownConfig},
+};
 
-use crate::{after_turn::AfterTurnArgs, link::Token, runtime::RuntimeKind};
+use crate::{
+    after_turn::AfterTurnArgs, link::Token, log_tail::LogTail, runtime::RuntimeKind, turn::TurnLimitArgs,
+    workspace::WorkspaceArgs,
+};
 
 /// The arguments of a wrapper. The token comes from `GASTOWN_WRAPPER_TOKEN` or a file, never from an argument.
 #[derive(Debug, Clone, clap::Args)]
@@ -64,12 +70,21 @@ pub struct Options {
     /// Exit when the link has been down for so many seconds; without it, never
     #[arg(long, value_name = "SECONDS")]
     pub give_up_after: Option<u64>,
+    /// When a turn is ended
+    #[command(flatten)]
+    pub turn_limits: TurnLimitArgs,
     /// What is done after a turn
     #[command(flatten)]
     pub after_turn: AfterTurnArgs,
+    /// The repository that the agent works on
+    #[command(flatten)]
+    pub workspace: WorkspaceArgs,
     /// The command that runs the guard, as its words; without it, this program's own `guard` subcommand
     #[arg(long, value_name = "WORD", num_args = 1.., value_terminator = ";", hide = true)]
     pub guard_command: Vec<String>,
+    /// Its log, where this process writes one: its last lines are shown over the link
+    #[arg(skip)]
+    pub log: LogTail,
 }
 
 /// Why a wrapper cannot run with its options.
@@ -88,6 +103,9 @@ pub enum OptionsError {
         #[source]
         source: std::io::Error,
     },
+    /// The town's config is not understood.
+    #[error("GASTOWN_TOWN_CONFIG: {0}")]
+    Config(#[source] ConfigError),
     /// The relay's URL is not understood.
     #[error("{url:?} is not the URL of a relay: give http://host:port, https://, ws:// or wss://")]
     Relay {
@@ -142,8 +160,11 @@ impl Options {
             speed: "1".to_owned(),
             repeat: false,
             give_up_after: None,
+            turn_limits: TurnLimitArgs::default(),
             after_turn: AfterTurnArgs::default(),
+            workspace: WorkspaceArgs::default(),
             guard_command: Vec::new(),
+            log: LogTail::new(),
         }
     }
 
@@ -172,6 +193,17 @@ impl Options {
         match text.trim() {
             "" => Err(OptionsError::NoToken),
             token => Ok(Token::new(token)),
+        }
+    }
+
+    /// The town's config at the start, from `GASTOWN_TOWN_CONFIG`; the relay and the local API may give another one later.
+    ///
+    /// # Errors
+    /// When it is not understood.
+    pub(crate) fn town_config() -> Result<TownConfig, OptionsError> {
+        match std::env::var("GASTOWN_TOWN_CONFIG") {
+            Ok(text) => TownConfig::parse(&text).map_err(OptionsError::Config),
+            Err(_) => Ok(TownConfig::default()),
         }
     }
 

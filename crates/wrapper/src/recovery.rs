@@ -2,6 +2,7 @@
 //! that set it right (§3, broken-off text). Pure: a fold in, events out.
 
 mod catch_up;
+mod summary;
 
 use protocol::{
     NewEvent, RawData, Timestamp,
@@ -11,6 +12,7 @@ use protocol::{
 use serde_json::{Map, Value, json};
 
 pub(crate) use catch_up::catch_up;
+pub(crate) use summary::summary;
 
 /// The events that close what the death of an agent server left open, in the order of §3: texts whole, tools as errors, their
 /// messages as complete, asks as cancelled, sessions as idle.

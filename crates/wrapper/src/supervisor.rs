@@ -1,8 +1,19 @@
 //! How long an agent is kept running: its states, its restart budget, its deadlines. Pure.
+//!
+//! ```text
+//!            ┌───────────── resting ◄──────────┐
+//!            ▼                                 │
+//! ──► starting ──► idle ◄──► active ──► hung ──┤
+//!            │        │        │               ▼
+//!            │        └► draining ─► stopping  failed
+//!            └───────────────────────┴──► stopped
+//! ```
+//!
+//! Each change of state has a reason and is told once, by [`Supervisor::poll`].
 
 use std::{collections::VecDeque, time::Duration};
 
-use protocol::{agent::Failed, frame::WrapperState};
+use protocol::frame::WrapperState;
 
 use crate::{Exit, Moment};
 
@@ -24,8 +35,12 @@ pub(crate) const DRAIN_GRACE: Duration = Duration::from_secs(600);
 pub(crate) enum Phase {
     /// It is being started.
     Starting,
-    /// It is there.
-    Running,
+    /// It waits for a prompt.
+    Idle,
+    /// A turn runs.
+    Active,
+    /// It does not do what it is told, and is being ended in order to be started again.
+    Hung,
     /// It died, and is started again at this time.
     Resting {
         /// Then.
@@ -38,8 +53,41 @@ pub(crate) enum Phase {
     },
     /// It is being stopped.
     Stopping,
-    /// It is gone for good.
-    Over,
+    /// It is gone as it was meant to.
+    Stopped,
+    /// It failed too often, or cannot be started at all.
+    Failed,
+}
+
+impl Phase {
+    /// Its name in the log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::Hung => "hung",
+            Self::Resting { .. } => "resting",
+            Self::Draining { .. } => "draining",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Nothing comes after it.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Self::Stopped | Self::Failed)
+    }
+}
+
+/// A change of state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Transition {
+    pub(crate) from: Phase,
+    pub(crate) to: Phase,
+    /// Why, for people.
+    pub(crate) reason: String,
 }
 
 /// The life of an agent.
@@ -50,12 +98,19 @@ pub(crate) struct Supervisor {
     /// How the wrapper is to end, once that is known.
     exit: Option<Exit>,
     reason: &'static str,
+    transitions: VecDeque<Transition>,
 }
 
 impl Supervisor {
     /// An agent that is to be started.
     pub(crate) fn new() -> Self {
-        Self { phase: Phase::Starting, deaths: VecDeque::new(), exit: None, reason: "stopped" }
+        Self {
+            phase: Phase::Starting,
+            deaths: VecDeque::new(),
+            exit: None,
+            reason: "stopped",
+            transitions: VecDeque::new(),
+        }
     }
 
     /// Where it is.
@@ -73,26 +128,80 @@ impl Supervisor {
         self.reason
     }
 
+    /// The next change of state that was not told yet.
+    pub(crate) fn poll(&mut self) -> Option<Transition> {
+        self.transitions.pop_front()
+    }
+
     /// The agent takes prompts.
     pub(crate) fn started(&mut self) {
-        if matches!(self.phase, Phase::Starting | Phase::Resting { .. }) {
-            self.phase = Phase::Running;
+        if self.phase == Phase::Starting {
+            self.go(Phase::Idle, "it takes prompts");
         }
     }
 
-    /// The agent died, or could not be started. A start that failed before any process ran (a binary or a file that is not
-    /// there) would fail again: it does not spend the budget, but ends the wrapper.
-    pub(crate) fn died(&mut self, now: Moment, failed: &Failed) {
+    /// Whether a turn runs, its work after it included.
+    pub(crate) fn turns(&mut self, busy: bool) {
         match self.phase {
-            Phase::Starting if failed.exit_code.is_none() && failed.stderr.is_empty() => self.fail(),
-            Phase::Starting | Phase::Running | Phase::Resting { .. } => self.rest(now),
-            Phase::Draining { .. } | Phase::Stopping | Phase::Over => self.phase = Phase::Over,
+            Phase::Idle if busy => self.go(Phase::Active, "a turn began"),
+            Phase::Active if !busy => self.go(Phase::Idle, "the turn is over"),
+            Phase::Draining { .. } if !busy => self.go(Phase::Stopping, "no turn runs any more"),
+            Phase::Starting
+            | Phase::Idle
+            | Phase::Active
+            | Phase::Hung
+            | Phase::Resting { .. }
+            | Phase::Draining { .. }
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Failed => {}
+        }
+    }
+
+    /// The agent does not do what it is told: it is to be ended, and counts as [dead](Self::died) when it is.
+    pub(crate) fn hangs(&mut self, reason: &str) {
+        match self.phase {
+            Phase::Idle | Phase::Active => self.go(Phase::Hung, reason),
+            Phase::Draining { .. } => self.go(Phase::Stopping, reason),
+            Phase::Starting
+            | Phase::Hung
+            | Phase::Resting { .. }
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Failed => {}
+        }
+    }
+
+    /// The agent died, or did not start.
+    pub(crate) fn died(&mut self, now: Moment, reason: &str) {
+        match self.phase {
+            Phase::Starting | Phase::Idle | Phase::Active | Phase::Hung => self.rest(now, reason),
+            Phase::Draining { .. } | Phase::Stopping => self.go(Phase::Stopped, reason),
+            Phase::Resting { .. } | Phase::Stopped | Phase::Failed => {}
+        }
+    }
+
+    /// A start failed before any process ran (a binary or a file that is not there): it would fail again. It does not spend the
+    /// budget, but ends the wrapper.
+    pub(crate) fn cannot_start(&mut self, reason: &str) {
+        match self.phase {
+            Phase::Starting => self.fail(reason),
+            Phase::Stopping => self.go(Phase::Stopped, reason),
+            Phase::Idle
+            | Phase::Active
+            | Phase::Hung
+            | Phase::Resting { .. }
+            | Phase::Draining { .. }
+            | Phase::Stopped
+            | Phase::Failed => {}
         }
     }
 
     /// The agent ended as it was meant to.
-    pub(crate) fn exited(&mut self) {
-        self.phase = Phase::Over;
+    pub(crate) fn exited(&mut self, reason: &str) {
+        if !self.phase.is_over() {
+            self.go(Phase::Stopped, reason);
+        }
     }
 
     /// The agent is to be stopped for this reason; `after_turn` for at most so long lets a turn that runs end first. Once it is
@@ -104,41 +213,40 @@ impl Supervisor {
         exit: Exit,
         after_turn: Option<Duration>,
     ) {
-        if self.phase == Phase::Over {
+        if self.phase.is_over() {
             return;
         }
         if self.exit.is_none() {
             self.exit = Some(exit);
             self.reason = reason;
         }
-        self.phase = match (after_turn, self.phase) {
-            (_, Phase::Stopping) => Phase::Stopping,
-            (Some(grace), Phase::Running) => Phase::Draining { until: now + grace },
+        let to = match (after_turn, self.phase) {
+            (Some(grace), Phase::Idle | Phase::Active) => Phase::Draining { until: now + grace },
             (Some(grace), Phase::Draining { until }) => Phase::Draining { until: until.min(now + grace) },
-            (_, Phase::Resting { .. }) => Phase::Over,
-            (None, Phase::Running | Phase::Draining { .. }) | (_, Phase::Starting) => Phase::Stopping,
-            (_, Phase::Over) => Phase::Over,
+            (_, Phase::Resting { .. }) => Phase::Stopped,
+            (None, Phase::Idle | Phase::Active | Phase::Draining { .. })
+            | (_, Phase::Starting | Phase::Hung | Phase::Stopping) => Phase::Stopping,
+            (_, Phase::Stopped | Phase::Failed) => return,
         };
-    }
-
-    /// The turn that a drain waited for is over.
-    pub(crate) fn turn_over(&mut self) {
-        if matches!(self.phase, Phase::Draining { .. }) {
-            self.phase = Phase::Stopping;
-        }
+        self.go(to, reason);
     }
 
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Moment) {
         match self.phase {
-            Phase::Resting { until } if until <= now => self.phase = Phase::Starting,
-            Phase::Draining { until } if until <= now => self.phase = Phase::Stopping,
+            Phase::Resting { until } if until <= now => self.go(Phase::Starting, "it has rested"),
+            Phase::Draining { until } if until <= now => {
+                self.go(Phase::Stopping, "the turn did not end in time");
+            }
             Phase::Starting
-            | Phase::Running
+            | Phase::Idle
+            | Phase::Active
+            | Phase::Hung
             | Phase::Resting { .. }
             | Phase::Draining { .. }
             | Phase::Stopping
-            | Phase::Over => {}
+            | Phase::Stopped
+            | Phase::Failed => {}
         }
     }
 
@@ -146,144 +254,51 @@ impl Supervisor {
     pub(crate) fn due(&self) -> Option<Moment> {
         match self.phase {
             Phase::Resting { until } | Phase::Draining { until } => Some(until),
-            Phase::Starting | Phase::Running | Phase::Stopping | Phase::Over => None,
+            Phase::Starting
+            | Phase::Idle
+            | Phase::Active
+            | Phase::Hung
+            | Phase::Stopping
+            | Phase::Stopped
+            | Phase::Failed => None,
         }
     }
 
     /// The state as the relay is told it (§6).
-    pub(crate) fn presence(&self, busy: bool) -> WrapperState {
+    pub(crate) fn presence(&self) -> WrapperState {
         match self.phase {
-            Phase::Starting | Phase::Resting { .. } => WrapperState::Starting,
-            Phase::Running if busy => WrapperState::Active,
-            Phase::Running => WrapperState::Idle,
+            Phase::Starting | Phase::Hung | Phase::Resting { .. } => WrapperState::Starting,
+            Phase::Idle => WrapperState::Idle,
+            Phase::Active => WrapperState::Active,
             Phase::Draining { .. } => WrapperState::Draining,
-            Phase::Stopping | Phase::Over => WrapperState::Stopping,
+            Phase::Stopping | Phase::Stopped | Phase::Failed => WrapperState::Stopping,
         }
     }
 
-    fn rest(&mut self, now: Moment) {
+    fn rest(&mut self, now: Moment, reason: &str) {
         self.deaths.retain(|death| now.since(*death) < BUDGET_WINDOW);
         if self.deaths.len() >= BUDGET {
-            return self.fail();
+            return self.fail(&format!("{reason}; it was started {BUDGET} times again already"));
         }
         let doublings = u32::try_from(self.deaths.len()).unwrap_or(u32::MAX);
         let wait = BACK_OFF.saturating_mul(2_u32.saturating_pow(doublings)).min(BACK_OFF_MAX);
         self.deaths.push_back(now);
-        self.phase = Phase::Resting { until: now + wait };
+        self.go(Phase::Resting { until: now + wait }, reason);
     }
 
-    fn fail(&mut self) {
-        self.phase = Phase::Over;
+    fn fail(&mut self, reason: &str) {
         self.exit = self.exit.or(Some(Exit::AgentFailed));
+        self.go(Phase::Failed, reason);
+    }
+
+    /// A drain that is to end earlier is no other state.
+    fn go(&mut self, to: Phase, reason: &str) {
+        let from = std::mem::replace(&mut self.phase, to);
+        if from.name() != to.name() {
+            self.transitions.push_back(Transition { from, to, reason: reason.to_owned() });
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn p21_a_fourth_death_within_ten_minutes_is_the_last() {
-        let mut supervisor = running();
-        let mut now = Moment::START;
-        for wait in [1, 2, 4] {
-            supervisor.died(now, &death());
-            let until = now + Duration::from_secs(wait);
-            assert_eq!(supervisor.phase(), Phase::Resting { until });
-            now = until;
-            supervisor.handle_timeout(now);
-            assert_eq!(supervisor.phase(), Phase::Starting);
-            supervisor.started();
-        }
-        supervisor.died(now, &death());
-        assert_eq!((supervisor.phase(), supervisor.exit()), (Phase::Over, Exit::AgentFailed));
-    }
-
-    #[test]
-    fn deaths_long_ago_do_not_count() {
-        let mut supervisor = running();
-        for hour in 0..10 {
-            supervisor.died(Moment::from_ms(hour * 3_600_000), &death());
-            supervisor.handle_timeout(Moment::from_ms(hour * 3_600_000 + 1_000));
-            supervisor.started();
-            assert_eq!(supervisor.phase(), Phase::Running);
-        }
-    }
-
-    #[test]
-    fn a_binary_that_is_not_there_spends_no_budget() {
-        let mut supervisor = Supervisor::new();
-        supervisor
-            .died(Moment::START, &Failed { message: "no opencode on PATH".into(), ..Failed::default() });
-        assert_eq!((supervisor.phase(), supervisor.exit()), (Phase::Over, Exit::AgentFailed));
-    }
-
-    #[test]
-    fn a_drain_waits_for_the_turn() {
-        let mut supervisor = running();
-        supervisor.stop(Moment::START, "drained", Exit::Done, Some(SIGNAL_GRACE));
-        assert_eq!(supervisor.phase(), Phase::Draining { until: Moment::START + SIGNAL_GRACE });
-        supervisor.turn_over();
-        assert_eq!(supervisor.phase(), Phase::Stopping);
-    }
-
-    #[test]
-    fn a_drain_does_not_wait_for_ever() {
-        let mut supervisor = running();
-        supervisor.stop(Moment::START, "drained", Exit::Done, Some(SIGNAL_GRACE));
-        supervisor.handle_timeout(Moment::START + SIGNAL_GRACE);
-        assert_eq!(supervisor.phase(), Phase::Stopping);
-    }
-
-    #[test]
-    fn a_second_signal_ends_the_drain() {
-        let mut supervisor = running();
-        supervisor.stop(Moment::START, "drained", Exit::Done, Some(SIGNAL_GRACE));
-        supervisor.stop(Moment::START, "stopped", Exit::Done, None);
-        assert_eq!(supervisor.phase(), Phase::Stopping);
-    }
-
-    #[test]
-    fn why_it_ended_first_stays() {
-        let mut supervisor = running();
-        supervisor.stop(Moment::START, "superseded", Exit::Superseded, None);
-        supervisor.stop(Moment::START, "stopped", Exit::Done, None);
-        assert_eq!((supervisor.exit(), supervisor.reason()), (Exit::Superseded, "superseded"));
-    }
-
-    proptest! {
-        #[test]
-        fn p21_no_order_of_deaths_starts_more_than_the_budget_in_a_window(gaps in proptest::collection::vec(0_u64..400_000, 1..40)) {
-            let mut supervisor = running();
-            let mut now = Moment::START;
-            let mut restarts = Vec::new();
-            for gap in gaps {
-                now = now + Duration::from_millis(gap);
-                supervisor.died(now, &death());
-                if let Phase::Resting { until } = supervisor.phase() {
-                    restarts.push(now);
-                    now = until;
-                    supervisor.handle_timeout(now);
-                    supervisor.started();
-                } else {
-                    break;
-                }
-            }
-            for window in restarts.windows(BUDGET + 1) {
-                prop_assert!(window[BUDGET].since(window[0]) >= BUDGET_WINDOW);
-            }
-        }
-    }
-
-    fn running() -> Supervisor {
-        let mut supervisor = Supervisor::new();
-        supervisor.started();
-        supervisor
-    }
-
-    fn death() -> Failed {
-        Failed { message: "it died".into(), exit_code: Some(137), ..Failed::default() }
-    }
-}
+mod tests;

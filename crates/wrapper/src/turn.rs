@@ -5,9 +5,12 @@
 //! - One prompt at a time is in flight to the runtime: the next one goes only when its message was seen, or its turn is over. Agent
 //!   servers take prompts before they store them, and two quick ones may swap.
 //! - `queue` waits for the turn to be over, `boundary` goes while it runs, `interrupt` aborts it and then goes before all others.
+//! - A prompt that the runtime took and that is never seen is told, and so is an agent that does not end an aborted turn.
 //! - A turn that is over may have work after it: the next prompt goes when that is [`settled`](Turns::settled).
 //! - An abort ends the turn that runs and drops what was queued behind it, which is told to whoever asked: somebody who says
 //!   stop does not mean "and then go on with the next".
+
+mod watch;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -20,12 +23,12 @@ use protocol::{
 };
 use serde::Deserialize;
 
+pub use self::watch::TurnLimitArgs;
+pub(crate) use self::watch::{Held, Watch};
 use crate::Moment;
 
 /// How long a prompt that the runtime took may go unseen before the next one goes all the same.
 pub(crate) const PROMPT_PATIENCE: Duration = Duration::from_secs(30);
-/// How long an aborted turn may go on before it counts as over all the same.
-pub(crate) const ABORT_PATIENCE: Duration = Duration::from_secs(10);
 /// Prompts that may wait.
 pub(crate) const QUEUE: usize = 64;
 
@@ -38,8 +41,12 @@ pub(crate) struct PromptNumber(pub(crate) u64);
 pub(crate) enum TurnOutput {
     /// Hand this to the runtime, and say with [`Turns::taken`] what came of it.
     Send(PromptNumber, Prompt),
-    /// Abort the turn that runs, for a prompt that interrupts it.
+    /// Abort the turn that runs: a prompt interrupts it, or its time is up.
     Abort,
+    /// The runtime took this prompt and its message never came.
+    Unanswered(PromptNumber),
+    /// The turn was aborted and goes on.
+    Hung,
     /// An abort took this prompt out of the queue.
     Dropped(PromptNumber),
     /// The turn is over. Say with [`Turns::settled`] when what is to be done after it is done.
@@ -55,8 +62,12 @@ pub(crate) struct Turns {
     root: String,
     /// The runtime tells the user's messages, so that there is something to wait for.
     paced: bool,
+    /// How long an aborted turn may go on before its agent counts as hung.
+    abort_limit: Duration,
     queue: VecDeque<(PromptNumber, Prompt)>,
     sent: Option<Sent>,
+    /// Prompts of the turn that runs.
+    running: Vec<PromptNumber>,
     /// The agent takes prompts.
     ready: bool,
     open: bool,
@@ -80,18 +91,27 @@ pub(crate) struct Turns {
 struct Sent {
     number: PromptNumber,
     due: Moment,
+    /// The runtime took it.
+    taken: bool,
     opened: bool,
 }
 
 impl Turns {
     /// No turn runs, and the agent takes no prompts before [`resume`](Self::resume). `known` are the user messages that are there already; `paced` is false for a runtime that does not tell
     /// what users say.
-    pub(crate) fn new(root: &str, paced: bool, known: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn new(
+        root: &str,
+        paced: bool,
+        limits: &TurnLimitArgs,
+        known: impl IntoIterator<Item = String>,
+    ) -> Self {
         Self {
             root: root.to_owned(),
             paced,
+            abort_limit: Duration::from_secs(limits.abort_limit),
             queue: VecDeque::new(),
             sent: None,
+            running: Vec::new(),
             ready: false,
             open: false,
             settling: false,
@@ -114,10 +134,7 @@ impl Turns {
         self.numbers += 1;
         let number = PromptNumber(self.numbers);
         if prompt.delivery == Delivery::Interrupt {
-            if self.runs() && self.aborting.is_none() {
-                self.aborting = Some(now + ABORT_PATIENCE);
-                self.out.push_back(TurnOutput::Abort);
-            }
+            self.interrupt(now);
             self.queue.push_front((number, prompt));
         } else {
             self.queue.push_back((number, prompt));
@@ -128,10 +145,33 @@ impl Turns {
 
     /// The runtime took a prompt, or did not.
     pub(crate) fn taken(&mut self, now: Moment, number: PromptNumber, ok: bool) {
-        if !ok && self.sent.as_ref().is_some_and(|sent| sent.number == number) {
+        let Some(sent) = self.sent.as_mut().filter(|sent| sent.number == number) else { return };
+        if ok {
+            sent.taken = true;
+            sent.due = now + PROMPT_PATIENCE;
+        } else {
             self.sent = None;
             self.send_next(now);
         }
+    }
+
+    /// The turn that runs is to end, and what is queued goes on after it.
+    pub(crate) fn interrupt(&mut self, now: Moment) {
+        if self.runs() && self.aborting.is_none() {
+            self.aborting = Some(now + self.abort_limit);
+            self.out.push_back(TurnOutput::Abort);
+        }
+    }
+
+    /// The runtime did not take the abort: the turn runs on.
+    pub(crate) fn abort_refused(&mut self) {
+        self.aborting = None;
+    }
+
+    /// The prompts that were taken and are not through, in the order in which they go.
+    pub(crate) fn inflight(&self) -> impl Iterator<Item = PromptNumber> {
+        let queued = self.queue.iter().map(|(number, _)| *number);
+        self.running.iter().copied().chain(self.sent.as_ref().map(|sent| sent.number)).chain(queued)
     }
 
     /// Whoever watches asked for the turn to be aborted. Returns whether one runs: the runtime is to be told in any case.
@@ -139,7 +179,7 @@ impl Turns {
         let dropped = self.queue.drain(..).map(|(number, _)| TurnOutput::Dropped(number));
         self.out.extend(dropped);
         if self.runs() && self.aborting.is_none() {
-            self.aborting = Some(now + ABORT_PATIENCE);
+            self.aborting = Some(now + self.abort_limit);
         }
         self.runs()
     }
@@ -172,11 +212,18 @@ impl Turns {
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Moment) {
         if self.aborting.is_some_and(|due| due <= now) {
-            self.open = true;
-            self.over();
+            if self.open {
+                self.aborting = None;
+                self.out.push_back(TurnOutput::Hung);
+            } else {
+                // Nothing was begun that could end.
+                self.open = true;
+                self.over();
+                self.lose_sent();
+            }
         }
         if self.sent.as_ref().is_some_and(|sent| sent.due <= now) {
-            self.sent = None;
+            self.lose_sent();
             self.send_next(now);
         }
     }
@@ -209,6 +256,7 @@ impl Turns {
     /// What was to be done after the turn is done.
     pub(crate) fn settled(&mut self, now: Moment) {
         self.settling = false;
+        self.running.clear();
         self.incomplete.clear();
         self.open = std::mem::take(&mut self.reopens);
         self.send_next(now);
@@ -227,7 +275,8 @@ impl Turns {
         self.open = false;
         self.settling = false;
         self.reopens = false;
-        self.sent = None;
+        self.lose_sent();
+        self.running.clear();
         self.aborting = None;
         self.says_close = false;
         self.incomplete.clear();
@@ -250,7 +299,7 @@ impl Turns {
             Role::User => {
                 if self.known.insert(info.id) {
                     self.opens();
-                    self.sent = None;
+                    self.running.extend(self.sent.take().map(|sent| sent.number));
                     self.send_next(now);
                 }
             }
@@ -279,7 +328,8 @@ impl Turns {
         }
     }
 
-    fn runs(&self) -> bool {
+    /// Whether a turn runs or is about to.
+    pub(crate) fn runs(&self) -> bool {
         self.open || self.sent.is_some()
     }
 
@@ -289,9 +339,20 @@ impl Turns {
             self.reopens |= self.sent.is_some();
             return;
         }
+        if !self.open && self.aborting.is_some() {
+            // The abort came before the turn that it meant.
+            self.out.push_back(TurnOutput::Abort);
+        }
         self.open = true;
         if let Some(sent) = &mut self.sent {
             sent.opened = true;
+        }
+    }
+
+    /// Nobody waits for the message of the prompt that was sent any more.
+    fn lose_sent(&mut self) {
+        if let Some(Sent { number, taken: true, opened: false, .. }) = self.sent.take() {
+            self.out.push_back(TurnOutput::Unanswered(number));
         }
     }
 
@@ -324,7 +385,9 @@ impl Turns {
                 return;
             };
             if self.paced {
-                self.sent = Some(Sent { number, due: now + PROMPT_PATIENCE, opened: false });
+                self.sent = Some(Sent { number, due: now + PROMPT_PATIENCE, taken: false, opened: false });
+            } else {
+                self.running.push(number);
             }
             self.out.push_back(TurnOutput::Send(number, prompt));
         }

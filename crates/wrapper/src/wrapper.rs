@@ -1,13 +1,17 @@
 //! The whole wrapper: what is set up before the agent's life begins, and what is put away after it.
 
 mod after_turn;
+mod agent;
 mod book;
+mod carried_out;
 mod commands;
 mod history;
 mod life;
 mod state_dir;
+mod turn_end;
+mod workspace;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use protocol::{agent::Resumed, frame::RuntimeInfo, view::SessionView};
 use tokio::{
@@ -23,6 +27,7 @@ use crate::{
     outbox::{Outbox, OutboxError, OutboxLimits},
     recovery,
     runtime::AgentRuntime,
+    workspace::Workspace,
 };
 
 /// How long the end waits for the relay to have everything.
@@ -94,7 +99,11 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    async fn of_this_machine(options: &Options) -> Result<Self, RunError> {
+    /// What a wrapper with these options has on this machine.
+    ///
+    /// # Errors
+    /// When the state dir cannot be used, the agent lacks an option, or the local API cannot listen.
+    pub async fn of_this_machine(options: &Options) -> Result<Self, RunError> {
         let runtime = options.runtime.build(options)?;
         let dir = StateDir::open(&options.state_dir)?.path().join("outbox");
         let opened = tokio::task::spawn_blocking(move || Outbox::open(dir, OutboxLimits::default())).await;
@@ -116,12 +125,10 @@ pub async fn run_in(
 ) -> Result<Exit, RunError> {
     let Surroundings { runtime, outbox, dial, api } = surroundings;
     let token = options.token()?;
+    options.log.hide(token.reveal());
     let clock = Clock::start();
-    let directory = options
-        .dir
-        .canonicalize()
-        .map_err(|source| RunError::Directory { path: options.dir.clone(), source })?;
     let state = StateDir::open(&options.state_dir)?;
+    let (directory, workspace) = work_folder(&options, &state)?;
     let generation = state.next_generation(options.generation)?;
     let config = LinkConfig {
         relay: options.relay.clone(),
@@ -138,7 +145,8 @@ pub async fn run_in(
     let (asks, requests) = mpsc::channel(API_REQUESTS);
     let api = match api {
         Some(listener) => Some(
-            Api::start(listener, state.path(), watched, asks).map_err(|source| RunError::Api { source })?,
+            Api::start(listener, state.path(), watched, link.handle(), asks, &options.log)
+                .map_err(|source| RunError::Api { source })?,
         ),
         None => None,
     };
@@ -146,14 +154,16 @@ pub async fn run_in(
     let said = history::recall(&outbox, &link.handle(), log).await?;
     let is_resumed = said.is_some();
     let mut book = Book::new(said.unwrap_or_default(), outbox.clone(), clock);
-    if let Some(folder) = &options.keep_output {
-        book = book.keeping_output(&directory, folder)?;
+    if let Some(folder) = &options.keep_output
+        && workspace.is_none()
+    {
+        book.keep_output(&directory, folder)?;
     }
     if is_resumed {
         set_right(&mut book, generation, clock).await;
     }
     let life = Life::new(
-        life::Setup { options, runtime, directory, state, generation, clock, status },
+        life::Setup { options, runtime, directory, workspace, state, generation, clock, status },
         book,
         link.handle(),
         shutdown,
@@ -168,6 +178,17 @@ pub async fn run_in(
     link.close(bye(exit)).await;
     outbox.close().await;
     Ok(exit)
+}
+
+/// The folder that the agent works in, and the work tree that is to be made in it.
+fn work_folder(options: &Options, state: &StateDir) -> Result<(PathBuf, Option<Workspace>), RunError> {
+    let failed = |source| RunError::Directory { path: options.dir.clone(), source };
+    if options.workspace.git.is_some() {
+        std::fs::create_dir_all(&options.dir).map_err(failed)?;
+    }
+    let directory = options.dir.canonicalize().map_err(failed)?;
+    let workspace = Workspace::from_options(options, &directory, state.path())?;
+    Ok((directory, workspace))
 }
 
 /// Closes what an earlier run left open, and says that the agent is taken up again.

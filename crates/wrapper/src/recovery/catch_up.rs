@@ -198,7 +198,10 @@ fn statuses(view: &SessionView, state: &ServerState, tree: &SessionTree, time: T
         }
     }
     for session in view.sessions() {
-        if is_idle(state, session.id()) && tree.holds(session.id()) && (session.is_turn_open() || session.status().is_busy()) {
+        if is_idle(state, session.id())
+            && tree.holds(session.id())
+            && (session.is_turn_open() || session.status().is_busy())
+        {
             events.push(idle_status(session.id(), time));
             events.push(event(time, "session.idle", session.id(), &json!({ "sessionID": &**session.id() })));
         }

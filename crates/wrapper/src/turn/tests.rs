@@ -1,7 +1,11 @@
+use proptest::prelude::*;
 use protocol::{RawData, Timestamp};
 use serde_json::{Value, json};
 
 use super::*;
+
+/// The default.
+const ABORT_LIMIT: Duration = Duration::from_secs(15);
 
 #[test]
 fn a_prompt_goes_at_once_when_nothing_runs() {
@@ -88,13 +92,112 @@ fn an_abort_drops_what_is_queued_and_says_so() {
 }
 
 #[test]
-fn an_abort_that_the_server_does_not_answer_ends_the_turn_after_a_while() {
+fn an_agent_that_does_not_end_an_aborted_turn_hangs() {
     let mut turns = running();
     turns.abort(Moment::START);
-    assert_eq!(turns.due(), Some(Moment::START + ABORT_PATIENCE));
-    turns.handle_timeout(Moment::START + ABORT_PATIENCE);
-    assert_eq!(drain(&mut turns), [TurnOutput::Over { aborted: true }]);
+    assert_eq!(turns.due(), Some(Moment::START + ABORT_LIMIT));
+    turns.handle_timeout(Moment::START + ABORT_LIMIT);
+    assert_eq!(drain(&mut turns), [TurnOutput::Hung]);
+    assert!(turns.is_busy(), "nobody said that it ended");
+}
+
+#[test]
+fn an_abort_that_the_runtime_does_not_take_leaves_the_turn_alone() {
+    let mut turns = running();
+    turns.abort(Moment::START);
+    turns.abort_refused();
+    turns.handle_timeout(Moment::START + ABORT_LIMIT);
+    assert_eq!(drain(&mut turns), []);
+}
+
+#[test]
+fn an_abort_that_comes_before_its_turn_is_said_again_when_that_begins() {
+    let mut turns = turns();
+    turns.prompt(Moment::START, prompt("a", Delivery::Queue));
+    drain(&mut turns);
+    assert!(turns.abort(Moment::START), "it is about to begin");
+    feed(&mut turns, &[user("u1")]);
+    assert_eq!(drain(&mut turns), [TurnOutput::Abort]);
+}
+
+#[test]
+fn a_turn_whose_time_is_up_is_aborted_and_what_is_queued_goes_on() {
+    let mut turns = running();
+    turns.prompt(Moment::START, prompt("b", Delivery::Queue));
+    turns.interrupt(Moment::START);
+    assert_eq!(drain(&mut turns), [TurnOutput::Abort]);
+    feed(&mut turns, &[assistant("a1", true), idle("root")]);
+    turns.settled(Moment::START);
+    assert_eq!(sent(&drain(&mut turns)), ["b"]);
+}
+
+#[test]
+fn a_prompt_that_was_taken_and_is_never_seen_is_told() {
+    let mut turns = turns();
+    let number = turns.prompt(Moment::START, prompt("a", Delivery::Queue)).unwrap();
+    drain(&mut turns);
+    turns.taken(Moment::START, number, true);
+    turns.handle_timeout(Moment::START + PROMPT_PATIENCE);
+    assert_eq!(drain(&mut turns), [TurnOutput::Unanswered(number)]);
     assert!(!turns.is_busy());
+}
+
+#[test]
+fn a_prompt_that_the_agents_end_swallowed_is_told() {
+    let mut turns = turns();
+    let number = turns.prompt(Moment::START, prompt("a", Delivery::Queue)).unwrap();
+    turns.taken(Moment::START, number, true);
+    drain(&mut turns);
+    turns.reset("root");
+    assert_eq!(drain(&mut turns), [TurnOutput::Unanswered(number)]);
+}
+
+#[test]
+fn what_was_taken_is_in_flight_until_its_turn_is_over() {
+    let mut turns = turns();
+    let ask = |turns: &mut Turns, text| turns.prompt(Moment::START, prompt(text, Delivery::Queue)).unwrap();
+    let (first, second) = (ask(&mut turns, "a"), ask(&mut turns, "b"));
+    let inflight = |turns: &Turns| turns.inflight().collect::<Vec<_>>();
+    assert_eq!(inflight(&turns), [first, second]);
+    feed(&mut turns, &[user("u1"), busy("root"), assistant("a1", true)]);
+    assert_eq!(inflight(&turns), [first, second]);
+    feed(&mut turns, &[idle("root")]);
+    turns.settled(Moment::START);
+    assert_eq!(inflight(&turns), [second]);
+}
+
+proptest! {
+    /// Whatever an agent says or leaves unsaid: a prompt is in flight once or not at all, and a busy agent is either waited for with
+    /// an end to that, or runs a turn, which the watch looks at.
+    #[test]
+    fn p14_no_prompt_waits_for_nothing(steps in prop::collection::vec((0_u8..12, 0_u64..40_000), 1..80)) {
+        let mut turns = Turns::new("root", true, &TurnLimitArgs::default(), []);
+        let mut now = Moment::START;
+        let mut last = None;
+        for (step, (what, later)) in (0_u32..).zip(steps) {
+            now = now + Duration::from_millis(later);
+            match what {
+                0 => last = turns.prompt(now, prompt("x", Delivery::Queue)),
+                1 => last = turns.prompt(now, prompt("x", Delivery::Boundary)),
+                2 => last = turns.prompt(now, prompt("x", Delivery::Interrupt)),
+                3 => turns.resume(now),
+                4 => turns.reset("root"),
+                5 => drop(turns.abort(now)),
+                6 => turns.event(now, &user(&format!("u{step}"))),
+                7 => turns.event(now, &busy("root")),
+                8 => turns.event(now, &idle("root")),
+                9 => turns.settled(now),
+                10 => last.into_iter().for_each(|number| turns.taken(now, number, step % 2 == 0)),
+                _ => turns.handle_timeout(now),
+            }
+            drain(&mut turns);
+            let inflight: Vec<PromptNumber> = turns.inflight().collect();
+            prop_assert_eq!(inflight.iter().collect::<BTreeSet<_>>().len(), inflight.len());
+            if turns.runs() && !turns.is_open() {
+                prop_assert!(turns.due().is_some(), "a prompt that was sent has an end");
+            }
+        }
+    }
 }
 
 #[test]
@@ -157,7 +260,7 @@ fn a_queue_has_an_end() {
 
 #[test]
 fn a_recording_takes_every_step_at_once() {
-    let mut turns = Turns::new("root", false, []);
+    let mut turns = Turns::new("root", false, &TurnLimitArgs::default(), []);
     turns.resume(Moment::START);
     for text in ["1", "2"] {
         turns.prompt(Moment::START, prompt(text, Delivery::Queue));
@@ -167,7 +270,7 @@ fn a_recording_takes_every_step_at_once() {
 
 #[test]
 fn a_prompt_waits_for_the_agent_to_be_there() {
-    let mut turns = Turns::new("root", true, []);
+    let mut turns = Turns::new("root", true, &TurnLimitArgs::default(), []);
     turns.prompt(Moment::START, prompt("a", Delivery::Queue));
     assert_eq!(drain(&mut turns), []);
     turns.resume(Moment::START);
@@ -182,7 +285,7 @@ fn running() -> Turns {
 }
 
 fn turns() -> Turns {
-    let mut turns = Turns::new("root", true, []);
+    let mut turns = Turns::new("root", true, &TurnLimitArgs::default(), []);
     turns.resume(Moment::START);
     turns
 }

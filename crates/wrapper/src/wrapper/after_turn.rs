@@ -127,16 +127,21 @@ impl Life {
         self.pass_on().await;
         self.turns.settled(now);
         after.backlog.into_iter().for_each(|event| self.event(event));
-        self.supervisor.turn_over();
     }
 
     /// What is to be done after the turn that just ended, if anything.
-    fn job(&self, aborted: bool) -> Option<Job> {
+    fn job(&mut self, aborted: bool) -> Option<Job> {
+        let turn = self.configs.end_turn();
         let wanted = &self.setup.options.after_turn;
+        let (commits, condenses) = (
+            turn.auto_commit.unwrap_or(wanted.auto_commit),
+            turn.condense_on_complete.unwrap_or(wanted.condense_on_complete),
+        );
+        let upstream = turn.upstream_branch.or_else(|| wanted.upstream_branch.clone());
         let control = self.agent.as_ref()?.control.clone();
         let session = self.session.clone().unwrap_or_default();
-        let commit = wanted.auto_commit.then(|| self.commit_job(&session)).flatten();
-        let condense = wanted.condense_on_complete.then(|| model(self.book.view(), &session));
+        let commit = commits.then(|| self.commit_job(&session, upstream)).flatten();
+        let condense = condenses.then(|| model(self.book.view(), &session));
         if commit.is_none() && condense.is_none() {
             return None;
         }
@@ -148,7 +153,7 @@ impl Life {
         Some(Job { commit, condense, spoilt, control })
     }
 
-    fn commit_job(&self, session: &str) -> Option<CommitJob> {
+    fn commit_job(&self, session: &str, upstream_branch: Option<String>) -> Option<CommitJob> {
         let options = &self.setup.options;
         let guard = options.guard_command("auto-commit").inspect_err(|error| {
             tracing::error!(%error, "no commit can be made");
@@ -158,7 +163,7 @@ impl Life {
             agent: options.agent.clone(),
             session: session.to_owned(),
             prompt: prompt(self.book.view(), session),
-            upstream_branch: options.after_turn.upstream_branch.clone(),
+            upstream_branch,
             leave_out: options.keep_output.clone(),
             hook_limit: Duration::from_secs(options.after_turn.hook_limit),
         })

@@ -39,12 +39,13 @@ impl Book {
     }
 
     /// Keeps the whole of what is too long for an event in a folder of the work folder.
-    pub(super) fn keeping_output(self, work: &Path, folder: &Path) -> Result<Self, RunError> {
+    pub(super) fn keep_output(&mut self, work: &Path, folder: &Path) -> Result<(), RunError> {
         let path = work.join(folder);
         let made = std::fs::create_dir_all(&path).and_then(|()| path.canonicalize());
         match made {
             Ok(real) if real.starts_with(work) => {
-                Ok(Self { keep_in: Some((work.to_owned(), folder.to_owned())), ..self })
+                self.keep_in = Some((work.to_owned(), folder.to_owned()));
+                Ok(())
             }
             Ok(_) => {
                 let source = io::Error::new(io::ErrorKind::InvalidInput, "it is not in the work folder");

@@ -1,10 +1,16 @@
 //! What the relay and the local API ask for, and the answers (§7).
 
-use protocol::{Command, CommandId, CommandResult, ErrorCode, ErrorDetail, Key, Prompt};
-use serde_json::Value;
+use protocol::{
+    Command, CommandId, CommandResult, ErrorCode, ErrorDetail, Key, Prompt,
+    config::{SealedConfig, TownConfig, TurnConfig},
+};
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::life::{Done, Life};
+use super::{
+    carried_out::CarriedOut,
+    life::{Done, Life},
+};
 use crate::{
     Exit,
     api::{ApiAnswer, ApiAsk, ApiError, ApiRequest},
@@ -20,13 +26,26 @@ pub(super) enum AnswerTo {
     Link(CommandId),
     /// A request of the local API.
     Api(oneshot::Sender<Result<ApiAnswer, ApiError>>),
-    /// Nobody: the wrapper itself, or a prompt that the API has accepted already.
+    /// The log: a prompt that the API has accepted already.
+    Log,
+    /// Nobody: the wrapper itself.
     Nobody,
+}
+
+/// A prompt that the agent was handed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HandedOn {
+    number: PromptNumber,
+    /// What the session was to be told first went with it.
+    with_context: bool,
 }
 
 impl Life {
     /// Carries out a command.
     pub(super) async fn command(&mut self, to: AnswerTo, command: Command) {
+        if let Err(error) = self.once(&to, &command) {
+            return self.reply(to, Err(error)).await;
+        }
         match command {
             Command::Ping => self.reply(to, Ok(None)).await,
             Command::Stop { drain } => {
@@ -35,14 +54,14 @@ impl Life {
                 self.reply(to, Ok(None)).await;
             }
             Command::Prompt(prompt) => {
-                if let Err((to, error)) = self.prompt(to, prompt) {
+                if let Err((to, error)) = self.prompt_of_link(to, prompt) {
                     self.reply(to, Err(error)).await;
                 }
             }
             Command::Abort => {
                 self.abort_after_turn().await;
                 if self.turns.abort(self.clock.now()) {
-                    self.send(to, None, Command::Abort).await;
+                    self.send_abort(to).await;
                 } else {
                     self.reply(to, Ok(None)).await;
                 }
@@ -63,6 +82,11 @@ impl Life {
                 let key = Key::new(&format!("network/{id}"));
                 self.answer_ask(to, key, command).await;
             }
+            Command::Logs { lines } => {
+                let lines = lines.map_or(usize::MAX, |lines| lines as usize);
+                let lines = self.setup.options.log.last(lines);
+                self.reply(to, Ok(Some(json!({ "lines": lines })))).await;
+            }
             Command::Slash { .. } | Command::Revert { .. } | Command::Unrevert | Command::Fork { .. } => {
                 self.send(to, None, command).await;
             }
@@ -78,12 +102,17 @@ impl Life {
         let ApiRequest { ask, answer } = request;
         match ask {
             ApiAsk::Command(command) => self.command(AnswerTo::Api(answer), command).await,
-            ApiAsk::Prompt { mut prompt, .. } => {
+            ApiAsk::Configure(config) => {
+                self.config_error = None;
+                self.offer(config);
+                let _ = answer.send(Ok(ApiAnswer::Done(None)));
+            }
+            ApiAsk::Prompt { mut prompt, turn } => {
                 let made = || self.ids.next("msg", self.clock.timestamp().unix_ms());
                 let message_id = prompt.message_id.take().unwrap_or_else(made);
                 prompt.message_id = Some(message_id.clone());
                 // It is answered at once: what comes of it is in the log.
-                let result = match self.prompt(AnswerTo::Nobody, prompt) {
+                let result = match self.prompt(AnswerTo::Log, prompt, turn) {
                     Ok(()) => Ok(ApiAnswer::Accepted { message_id }),
                     Err((_, error)) => Err(api_error(error)),
                 };
@@ -103,15 +132,65 @@ impl Life {
         self.tasks.spawn(async move { Done::Command(to, ask, control.command(command).await) });
     }
 
-    pub(super) fn send_prompt(&mut self, number: PromptNumber, prompt: Prompt) {
+    pub(super) async fn send_prompt(&mut self, number: PromptNumber, mut prompt: Prompt) {
+        if let Some(AnswerTo::Link(id)) = self.prompts.get(&number)
+            && let Err(error) = note(&mut self.carried_out, id)
+        {
+            self.turns.taken(self.clock.now(), number, false);
+            if let Some(to) = self.prompts.remove(&number) {
+                self.reply(to, Err(error)).await;
+            }
+            return;
+        }
+        self.configs.send(number, &mut prompt, self.turns.is_open());
+        if let Some(context) = &self.context {
+            tell_first(context, &mut prompt);
+        }
+        let handed_on = HandedOn { number, with_context: self.context.is_some() };
         let control = self.agent.as_ref().map(|agent| agent.control.clone());
         self.tasks.spawn(async move {
             let result = match control {
                 Some(control) => control.command(Command::Prompt(prompt)).await,
                 None => Err(CommandError::Unreachable { message: "the agent does not run".to_owned() }),
             };
-            Done::Prompt(number, result)
+            Done::Prompt(handed_on, result)
         });
+    }
+
+    pub(super) async fn prompt_done(
+        &mut self,
+        handed_on: HandedOn,
+        result: Result<Option<Value>, CommandError>,
+    ) {
+        let HandedOn { number, with_context } = handed_on;
+        if with_context && result.is_ok() {
+            self.context = None;
+            self.keep("context", self.setup.state.keep_context(None));
+        }
+        self.turns.taken(self.clock.now(), number, result.is_ok());
+        if let Some(to) = self.prompts.remove(&number) {
+            self.answer(to, result).await;
+        }
+    }
+
+    /// Tells the agent to end its turn.
+    pub(super) async fn send_abort(&mut self, to: AnswerTo) {
+        let Some(agent) = &self.agent else { return self.reply(to, Ok(None)).await };
+        let control = agent.control.clone();
+        self.tasks.spawn(async move { Done::Abort(to, control.command(Command::Abort).await) });
+    }
+
+    /// An agent that cannot be aborted is not waited for; one that does not answer is.
+    pub(super) async fn abort_done(&mut self, to: AnswerTo, result: Result<Option<Value>, CommandError>) {
+        match &result {
+            Ok(_) | Err(CommandError::Unreachable { .. }) => {}
+            Err(
+                CommandError::NotFound { .. }
+                | CommandError::Unsupported { .. }
+                | CommandError::Refused { .. },
+            ) => self.turns.abort_refused(),
+        }
+        self.answer(to, result).await;
     }
 
     pub(super) async fn command_done(
@@ -131,6 +210,7 @@ impl Life {
     }
 
     pub(super) async fn refuse_prompt(&mut self, number: PromptNumber, why: &str) {
+        self.configs.forget(number);
         if let Some(to) = self.prompts.remove(&number) {
             self.reply(to, Err(ErrorDetail::new(ErrorCode::Conflict, format!("it was not sent: {why}"))))
                 .await;
@@ -152,18 +232,77 @@ impl Life {
         }
     }
 
-    fn prompt(&mut self, to: AnswerTo, prompt: Prompt) -> Result<(), (AnswerTo, ErrorDetail)> {
-        if matches!(self.supervisor.phase(), Phase::Draining { .. } | Phase::Stopping | Phase::Over) {
+    /// Takes the town's config from the relay.
+    pub(super) fn configure(&mut self, config: Option<SealedConfig>) {
+        match config.map(|config| config.open()) {
+            None => {}
+            Some(Ok(config)) => {
+                self.config_error = None;
+                self.offer(config);
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the town's config is not taken");
+                self.last_error = Some(error.to_string());
+                self.config_error = Some(error);
+            }
+        }
+    }
+
+    fn offer(&mut self, config: TownConfig) {
+        config.env.values().for_each(|secret| self.setup.options.log.hide(secret.expose()));
+        if self.configs.offer(config) {
+            tracing::info!("the town's config has another environment: the next start of the agent has it");
+        }
+    }
+
+    /// Whoever set the config meant it for this prompt: without it, it might do what it must not.
+    fn prompt_of_link(&mut self, to: AnswerTo, prompt: Prompt) -> Result<(), (AnswerTo, ErrorDetail)> {
+        match &self.config_error {
+            Some(error) => Err((to, ErrorDetail::new(ErrorCode::BadRequest, error.to_string()))),
+            None => self.prompt(to, prompt, TurnConfig::default()),
+        }
+    }
+
+    fn prompt(
+        &mut self,
+        to: AnswerTo,
+        prompt: Prompt,
+        own: TurnConfig,
+    ) -> Result<(), (AnswerTo, ErrorDetail)> {
+        let phase = self.supervisor.phase();
+        if phase.is_over() || matches!(phase, Phase::Draining { .. } | Phase::Stopping) {
             return Err((to, ErrorDetail::new(ErrorCode::Draining, "the agent is being ended")));
         }
+        let name = match (&prompt.message_id, &to) {
+            (Some(message), _) => Some(message.clone()),
+            (None, AnswerTo::Link(command)) => Some(command.to_string()),
+            (None, AnswerTo::Api(_) | AnswerTo::Log | AnswerTo::Nobody) => None,
+        };
         match self.turns.prompt(self.clock.now(), prompt) {
             Some(number) => {
+                self.configs.queue(number, own);
+                self.prompt_names.extend(name.map(|name| (number, name)));
                 self.prompts.insert(number, to);
                 Ok(())
             }
             None => {
                 Err((to, ErrorDetail::new(ErrorCode::RateLimited, "too many messages wait for this agent")))
             }
+        }
+    }
+
+    /// A command of the relay is carried out once: one that an earlier run handed on is not again.
+    fn once(&mut self, to: &AnswerTo, command: &Command) -> Result<(), ErrorDetail> {
+        let AnswerTo::Link(id) = to else { return Ok(()) };
+        if self.carried_out.has(id) {
+            let message =
+                "an earlier run of this wrapper handed this command on: the log says what came of it";
+            return Err(ErrorDetail::new(ErrorCode::Conflict, message));
+        }
+        match command {
+            // A prompt may be queued; until it is handed on it may come again.
+            Command::Ping | Command::Prompt(_) => Ok(()),
+            _ => note(&mut self.carried_out, id),
         }
     }
 
@@ -206,6 +345,11 @@ impl Life {
                 // Whoever asked may have gone.
                 let _ = answer.send(result.map(ApiAnswer::Done).map_err(api_error));
             }
+            AnswerTo::Log => {
+                if let Err(error) = result {
+                    self.turn_failed("PromptRefusedError", &error.message).await;
+                }
+            }
             AnswerTo::Nobody => {
                 if let Err(error) = result {
                     tracing::warn!(code = %error.code, message = error.message, "a command was not carried out");
@@ -214,6 +358,21 @@ impl Life {
             }
         }
     }
+}
+
+/// What is not on disk is not carried out.
+fn note(carried_out: &mut CarriedOut, id: &CommandId) -> Result<(), ErrorDetail> {
+    carried_out.note(id).map_err(|error| {
+        ErrorDetail::new(ErrorCode::Internal, format!("the command cannot be put on record: {error}"))
+    })
+}
+
+/// Puts a text before what a prompt says.
+fn tell_first(context: &str, prompt: &mut Prompt) {
+    let mut parts = vec![json!({ "type": "text", "text": context, "synthetic": true })];
+    parts.extend(prompt.text.take().map(|own| json!({ "type": "text", "text": own })));
+    parts.extend(prompt.parts.take().unwrap_or_default());
+    prompt.parts = Some(parts);
 }
 
 fn detail_of(error: &CommandError) -> ErrorDetail {

@@ -12,10 +12,10 @@ use std::{
 
 use protocol::{
     Key, NewEvent, Timestamp,
-    agent::{Exited, Failed, Started, State, Status},
+    agent::{Failed, State, Status, WorkspaceReady},
+    config::ConfigError,
     frame::WrapperState,
     model::SessionStatus,
-    view::SessionView,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -23,24 +23,28 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::{Book, RunError, StateDir, after_turn::Afterwards, commands::AnswerTo, user_messages};
+use super::{
+    Book, RunError, StateDir,
+    after_turn::Afterwards,
+    agent::Agent,
+    carried_out::CarriedOut,
+    commands::{AnswerTo, HandedOn},
+    user_messages,
+};
 use crate::{
     Clock, Exit, Moment, Options, Shutdown, ShutdownLevel,
     api::{ApiRequest, JobStatus, OutboxDepth},
     coalesce::Coalescer,
+    config::Configs,
     link::{Link, LinkHandle, LinkState},
     recovery,
-    runtime::{
-        AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start,
-        shape::ids::Ids,
-    },
+    runtime::{AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, shape::ids::Ids},
     session_tree::SessionTree,
-    supervisor::{Phase, SIGNAL_GRACE, Supervisor},
-    turn::{PromptNumber, TurnOutput, Turns},
+    supervisor::{Phase, SIGNAL_GRACE, Supervisor, Transition},
+    turn::{PromptNumber, TurnOutput, Turns, Watch},
+    workspace::{Workspace, WorkspaceError},
 };
 
-/// How long stopping an agent may take. Past it the agent is given up: its guard ends what is left.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// How long the loop sleeps when nothing is due.
 const NOTHING_DUE: Duration = Duration::from_secs(3600);
 
@@ -50,6 +54,8 @@ pub(super) struct Setup {
     pub(super) options: Options,
     pub(super) runtime: Arc<dyn AgentRuntime>,
     pub(super) directory: PathBuf,
+    /// The work tree that is to be made there before the agent is started.
+    pub(super) workspace: Option<Workspace>,
     pub(super) state: StateDir,
     pub(super) generation: u64,
     pub(super) clock: Clock,
@@ -68,43 +74,49 @@ pub(super) struct Life {
     level: ShutdownLevel,
     pub(super) supervisor: Supervisor,
     pub(super) turns: Turns,
+    pub(super) watch: Watch,
+    /// What turns are run with.
+    pub(super) configs: Configs,
+    /// Why the town's last config was not taken: until there is another one, no prompt of the relay's is.
+    pub(super) config_error: Option<ConfigError>,
     /// What is done after a turn, and what waits for it.
     pub(super) after: Afterwards,
     pub(super) coalescer: Coalescer,
     /// What the coalescer gave and is to be said.
     pub(super) out: Vec<NewEvent>,
-    tree: Option<SessionTree>,
+    pub(super) tree: Option<SessionTree>,
     pub(super) agent: Option<Agent>,
     /// The session to go on with.
     pub(super) session: Option<String>,
-    starting: Option<AbortHandle>,
+    pub(super) starting: Option<AbortHandle>,
     pub(super) tasks: JoinSet<Done>,
+    /// What the session is to be told with its first message.
+    pub(super) context: Option<String>,
+    pub(super) carried_out: CarriedOut,
     /// Who waits for which prompt.
     pub(super) prompts: BTreeMap<PromptNumber, AnswerTo>,
+    /// What prompts are called to those who ask what is in flight.
+    pub(super) prompt_names: BTreeMap<PromptNumber, String>,
     /// Asks whose answer is on its way to the agent.
     pub(super) answering: BTreeSet<Key>,
     pub(super) ids: Ids,
-    state: Option<State>,
+    pub(super) state: Option<State>,
     presence: Option<WrapperState>,
     last_activity: Timestamp,
     pub(super) last_error: Option<String>,
-}
-
-/// A running agent.
-#[derive(Debug)]
-pub(super) struct Agent {
-    pub(super) control: Arc<dyn AgentControl>,
-    signals: mpsc::Receiver<Signal>,
-    stopping: bool,
+    /// How often an agent began to take prompts.
+    pub(super) starts: u64,
 }
 
 /// What a task of a life ended with.
 #[derive(Debug)]
 pub(super) enum Done {
-    Started(Result<RunningAgent, Failed>),
+    Started(Result<Result<RunningAgent, Failed>, Duration>),
+    Workspace(Box<Result<WorkspaceReady, WorkspaceError>>),
     Stopped,
-    Prompt(PromptNumber, Result<Option<serde_json::Value>, CommandError>),
+    Prompt(HandedOn, Result<Option<serde_json::Value>, CommandError>),
     Command(AnswerTo, Option<Key>, Result<Option<serde_json::Value>, CommandError>),
+    Abort(AnswerTo, Result<Option<serde_json::Value>, CommandError>),
 }
 
 impl Life {
@@ -118,14 +130,26 @@ impl Life {
             Some(session) => Some(session.clone()),
             None => setup.state.session()?,
         };
+        let carried_out = CarriedOut::open(setup.state.path())
+            .map_err(|source| RunError::StateDir { doing: "read which commands were carried out", source })?;
         // Recordings tell no user's message for a step.
         let paced = setup.runtime.name() != "replay";
-        let turns = Turns::new(session.as_deref().unwrap_or_default(), paced, user_messages(book.view()));
+        let turns = Turns::new(
+            session.as_deref().unwrap_or_default(),
+            paced,
+            &setup.options.turn_limits,
+            user_messages(book.view()),
+        );
         let clock = setup.clock;
+        let config = Options::town_config()?;
+        config.env.values().for_each(|secret| setup.options.log.hide(secret.expose()));
         Ok(Self {
             link_state: link.state(),
             level: ShutdownLevel::None,
             supervisor: Supervisor::new(),
+            watch: Watch::new(&setup.options.turn_limits),
+            configs: Configs::of(config),
+            config_error: None,
             after: Afterwards::default(),
             coalescer: Coalescer::default(),
             out: Vec::new(),
@@ -133,13 +157,17 @@ impl Life {
             agent: None,
             starting: None,
             tasks: JoinSet::new(),
+            context: setup.state.context()?,
+            carried_out,
             prompts: BTreeMap::new(),
+            prompt_names: BTreeMap::new(),
             answering: BTreeSet::new(),
             ids: Ids::new(rand::random()),
             state: None,
             presence: None,
             last_activity: clock.timestamp(),
             last_error: None,
+            starts: 0,
             setup,
             clock,
             book,
@@ -159,7 +187,7 @@ impl Life {
         self.link_changed();
         loop {
             self.settle().await;
-            if self.supervisor.phase() == Phase::Over && self.agent.is_none() && self.starting.is_none() {
+            if self.supervisor.phase().is_over() && self.agent.is_none() && self.starting.is_none() {
                 break;
             }
             let wake = self.clock.instant(self.due().unwrap_or_else(|| self.clock.now() + NOTHING_DUE));
@@ -169,7 +197,14 @@ impl Life {
                 signal = next_signal(self.agent.as_mut()), if listens => self.signals(signal).await,
                 said = self.after.next() => self.after_turn_said(said).await,
                 Some(done) = self.tasks.join_next() => if let Ok(done) = done { self.done(done).await },
-                Some((id, command, _config)) = link.commands.recv() => self.command(AnswerTo::Link(id), command).await,
+                Some((id, command)) = link.commands.recv() => {
+                    // The config that came with it, or with the greeting before it.
+                    if link.config.has_changed().unwrap_or(false) {
+                        self.configure(link.config.borrow_and_update().clone());
+                    }
+                    self.command(AnswerTo::Link(id), command).await;
+                }
+                Ok(()) = link.config.changed() => self.configure(link.config.borrow_and_update().clone()),
                 Some(request) = requests.recv() => self.request(request).await,
                 Ok(()) = self.link_state.changed() => self.link_changed(),
                 level = self.shutdown.above(level) => self.asked_to_end(level),
@@ -187,17 +222,16 @@ impl Life {
         while let Some(output) = self.turns.poll() {
             self.turn(output).await;
         }
+        self.supervisor.turns(self.turns.is_busy());
+        self.watch.turn(self.clock.now(), self.turns.runs());
         match self.supervisor.phase() {
             Phase::Starting => self.start(),
-            Phase::Draining { .. } => {
-                self.drop_queue("the agent ends after this turn").await;
-                if !self.turns.is_busy() {
-                    self.supervisor.turn_over();
-                    self.stop().await;
-                }
-            }
-            Phase::Stopping => self.stop().await,
-            Phase::Running | Phase::Resting { .. } | Phase::Over => {}
+            Phase::Draining { .. } => self.drop_queue("the agent ends after this turn").await,
+            Phase::Hung | Phase::Stopping => self.stop().await,
+            Phase::Idle | Phase::Active | Phase::Resting { .. } | Phase::Stopped | Phase::Failed => {}
+        }
+        while let Some(Transition { from, to, reason }) = self.supervisor.poll() {
+            tracing::info!(from = from.name(), to = to.name(), reason, "the agent's state changed");
         }
         self.say_state().await;
     }
@@ -248,6 +282,7 @@ impl Life {
         let event = self.with_session(event);
         if self.tree.as_mut().is_some_and(|tree| tree.admit(&event)) {
             let now = self.clock.now();
+            self.watch.event(now);
             self.turns.event(now, &event);
             if self.turns.is_settling() && self.turns.closes(&event) {
                 return self.after.withhold(event);
@@ -269,116 +304,10 @@ impl Life {
         event
     }
 
-    async fn ended(&mut self, ended: Ended) {
-        self.give_up_after_turn("the agent has ended").await;
-        self.coalescer.flush(&mut self.out);
-        self.pass_on().await;
-        self.coalescer.clear();
-        self.agent = None;
-        self.tree = None;
-        self.answering.clear();
-        self.state = None;
-        self.book.emit(recovery::broken_off(self.book.view(), self.clock.timestamp())).await;
-        let stopping = self.supervisor.phase() == Phase::Stopping;
-        match ended {
-            Ended::Died(failed) if !stopping => {
-                self.last_error = Some(failed.message.clone());
-                self.book.say("agent.failed", &failed).await;
-                self.supervisor.died(self.clock.now(), &failed);
-            }
-            Ended::Died(failed) => self.exited(self.supervisor.reason().to_owned(), failed.exit_code).await,
-            Ended::Exited { code, .. } if stopping => {
-                self.exited(self.supervisor.reason().to_owned(), code).await
-            }
-            Ended::Exited { reason, code } => self.exited(reason, code).await,
-        }
-        let root = self.session.clone().unwrap_or_default();
-        self.turns.reset(&root);
-    }
-
-    async fn exited(&mut self, reason: String, code: Option<i32>) {
-        self.book.say("agent.exited", &Exited { reason, code }).await;
-        self.supervisor.exited();
-    }
-
-    fn start(&mut self) {
-        if self.starting.is_some() || self.agent.is_some() {
-            return;
-        }
-        let runtime = Arc::clone(&self.setup.runtime);
-        let start = Start {
-            agent: self.setup.options.agent.clone(),
-            directory: self.setup.directory.clone(),
-            state_dir: self.setup.state.path().to_owned(),
-            resume: self.session.clone(),
-            clock: self.clock,
-        };
-        self.starting = Some(self.tasks.spawn(async move { Done::Started(runtime.start(start).await) }));
-    }
-
-    async fn started(&mut self, running: Result<RunningAgent, Failed>) {
-        self.starting = None;
-        let running = match running {
-            Ok(running) => running,
-            Err(failed) => {
-                self.state = None;
-                self.last_error = Some(failed.message.clone());
-                self.book.say("agent.failed", &failed).await;
-                return self.supervisor.died(self.clock.now(), &failed);
-            }
-        };
-        let RunningAgent { info, session, resumed, context_limits, signals, control } = running;
-        if let Err(error) = self.setup.state.keep_session(&session) {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the session cannot be kept for the next run"
-            );
-        }
-        self.tree = Some(tree_of(&session, self.book.view()));
-        self.agent = Some(Agent { control, signals, stopping: false });
-        let started = Started {
-            generation: self.setup.generation,
-            runtime: info.name,
-            version: info.version,
-            session: Some(session.clone()),
-            resumed,
-            directory: Some(self.setup.directory.display().to_string()),
-            context_limits,
-        };
-        self.book.say("agent.started", &started).await;
-        self.state = None;
-        self.supervisor.started();
-        self.turns.reset(&session);
-        self.turns.resume(self.clock.now());
-        self.session = Some(session);
-    }
-
-    /// Stops the agent, or gives its start up.
-    async fn stop(&mut self) {
-        self.give_up_after_turn("the agent is being ended").await;
-        if let Some(starting) = self.starting.take() {
-            starting.abort();
-            self.exited(self.supervisor.reason().to_owned(), None).await;
-        }
-        match &mut self.agent {
-            Some(agent) if !agent.stopping => {
-                agent.stopping = true;
-                let control = Arc::clone(&agent.control);
-                self.tasks.spawn(async move {
-                    if tokio::time::timeout(STOP_PATIENCE, control.stop()).await.is_err() {
-                        tracing::warn!("the agent does not stop: it is given up");
-                    }
-                    Done::Stopped
-                });
-            }
-            Some(_) => {}
-            None => self.supervisor.exited(),
-        }
-    }
-
     async fn done(&mut self, done: Done) {
         match done {
-            Done::Started(running) => self.started(running).await,
+            Done::Started(started) => self.started(started).await,
+            Done::Workspace(prepared) => self.workspace_prepared(*prepared).await,
             Done::Stopped => {
                 // What it said last is still in its stream.
                 while let Some(agent) = &mut self.agent {
@@ -390,20 +319,18 @@ impl Life {
                     }
                 }
             }
-            Done::Prompt(number, result) => {
-                self.turns.taken(self.clock.now(), number, result.is_ok());
-                if let Some(to) = self.prompts.remove(&number) {
-                    self.answer(to, result).await;
-                }
-            }
+            Done::Prompt(handed_on, result) => self.prompt_done(handed_on, result).await,
             Done::Command(to, ask, result) => self.command_done(to, ask, result).await,
+            Done::Abort(to, result) => self.abort_done(to, result).await,
         }
     }
 
     async fn turn(&mut self, output: TurnOutput) {
         match output {
-            TurnOutput::Send(number, prompt) => self.send_prompt(number, prompt),
-            TurnOutput::Abort => self.send(AnswerTo::Nobody, None, protocol::Command::Abort).await,
+            TurnOutput::Send(number, prompt) => self.send_prompt(number, prompt).await,
+            TurnOutput::Abort => self.send_abort(AnswerTo::Nobody).await,
+            TurnOutput::Unanswered(number) => self.unanswered(number).await,
+            TurnOutput::Hung => self.hangs("the agent did not end its turn when it was told to"),
             TurnOutput::Dropped(number) => self.refuse_prompt(number, "the turn was aborted").await,
             TurnOutput::Over { aborted } => {
                 if aborted {
@@ -445,6 +372,7 @@ impl Life {
         [
             self.coalescer.deadline(),
             self.turns.due(),
+            self.watch.due(),
             self.supervisor.due(),
             self.book.due(),
             self.give_up_at(),
@@ -456,7 +384,7 @@ impl Life {
 
     /// When the link has been down for too long.
     fn give_up_at(&self) -> Option<Moment> {
-        if matches!(self.supervisor.phase(), Phase::Stopping | Phase::Over) {
+        if self.supervisor.phase() == Phase::Stopping || self.supervisor.phase().is_over() {
             return None;
         }
         match &*self.link_state.borrow() {
@@ -472,6 +400,7 @@ impl Life {
             self.coalescer.flush(&mut self.out);
         }
         self.turns.handle_timeout(now);
+        self.watch_turn(now).await;
         self.supervisor.handle_timeout(now);
         if self.give_up_at().is_some_and(|due| due <= now) {
             self.supervisor.stop(now, "the link was down for too long", Exit::GaveUp, None);
@@ -488,7 +417,7 @@ impl Life {
             self.book.say("agent.status", &Status { state, detail: None }).await;
         }
         self.state = state;
-        let presence = self.supervisor.presence(self.turns.is_busy());
+        let presence = self.supervisor.presence();
         if self.presence != Some(presence) {
             self.presence = Some(presence);
             self.link.presence(presence, self.last_activity).await;
@@ -496,15 +425,19 @@ impl Life {
         self.say_job(state);
     }
 
-    fn say_job(&self, state: Option<State>) {
+    fn say_job(&mut self, state: Option<State>) {
+        let inflight: Vec<PromptNumber> = self.turns.inflight().collect();
+        self.prompt_names.retain(|number, _| inflight.contains(number));
         let word = |state: State| serde_json::to_value(state).ok()?.as_str().map(ToOwned::to_owned);
         let (events, bytes) = self.book.depth();
         let job = JobStatus {
             state: state.and_then(word).unwrap_or_else(|| "exited".to_owned()),
             session_id: self.session.clone(),
-            inflight: Vec::new(),
+            inflight: inflight.iter().filter_map(|number| self.prompt_names.get(number)).cloned().collect(),
             outbox: OutboxDepth { events, bytes },
+            restarts: self.starts.saturating_sub(1),
             last_error: self.last_error.clone(),
+            wrapper: Some(self.supervisor.presence()),
         };
         self.setup.status.send_if_modified(|said| {
             let changed = *said != job;
@@ -517,9 +450,9 @@ impl Life {
     fn doing(&self) -> Option<State> {
         match self.supervisor.phase() {
             Phase::Starting => return Some(State::Starting),
-            Phase::Stopping => return Some(State::Stopping),
-            Phase::Resting { .. } | Phase::Over => return None,
-            Phase::Running | Phase::Draining { .. } => {}
+            Phase::Hung | Phase::Stopping => return Some(State::Stopping),
+            Phase::Resting { .. } | Phase::Stopped | Phase::Failed => return None,
+            Phase::Idle | Phase::Active | Phase::Draining { .. } => {}
         }
         let view = self.book.view();
         let root = self.tree.as_ref().and_then(SessionTree::root).and_then(|root| view.session(root));
@@ -533,16 +466,6 @@ impl Life {
             State::Idle
         })
     }
-}
-
-/// The tree of this root, with the children that are known of it already.
-fn tree_of(root: &str, view: &SessionView) -> SessionTree {
-    let mut tree = SessionTree::of_root(root);
-    let known = view.session(root).map(|session| session.with_descendants()).unwrap_or_default();
-    for session in known {
-        tree.learn(session.id(), session.parent_id());
-    }
-    tree
 }
 
 async fn next_signal(agent: Option<&mut Agent>) -> Option<Signal> {

@@ -1,4 +1,4 @@
-//! What a wrapper keeps on disk beside its outbox: its generation and the session it goes on with.
+//! What a wrapper keeps on disk beside its outbox: its generation, the session it goes on with, and what that is to be told first.
 
 use std::{
     fs, io,
@@ -40,6 +40,22 @@ impl StateDir {
         self.write("session", session)
     }
 
+    /// What the first message of a session is to be preceded by.
+    pub(super) fn context(&self) -> Result<Option<String>, RunError> {
+        self.read("context")
+    }
+
+    /// Keeps that until it was told; `None` forgets it.
+    pub(super) fn keep_context(&self, context: Option<&str>) -> io::Result<()> {
+        match context {
+            Some(context) => self.write("context", context),
+            None => match fs::remove_file(self.0.join("context")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            },
+        }
+    }
+
     fn read(&self, name: &str) -> Result<Option<String>, RunError> {
         match fs::read_to_string(self.0.join(name)) {
             Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
@@ -71,6 +87,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let next = |asked| StateDir::open(folder.path()).unwrap().next_generation(asked).unwrap();
         assert_eq!([next(None), next(None), next(Some(7)), next(None)], [1, 2, 7, 8]);
+    }
+
+    #[test]
+    fn the_context_is_kept_until_it_was_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        state.keep_context(None).unwrap();
+        state.keep_context(Some("before\n\nthis")).unwrap();
+        assert_eq!(state.context().unwrap().as_deref(), Some("before\n\nthis"));
+        state.keep_context(None).unwrap();
+        assert_eq!(state.context().unwrap(), None);
     }
 
     #[test]

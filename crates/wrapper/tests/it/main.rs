@@ -4,7 +4,12 @@
 
 mod acp;
 mod after_turn;
+mod api;
+mod features;
 mod guard;
 mod link;
 mod opencode;
+mod puppet;
+mod steering;
+mod workspace;
 mod wrapper;

@@ -15,9 +15,11 @@ use axum::{
     response::Response,
     routing::get,
 };
-use gastown_wrapper::{Exit, Options, RunError, RuntimeKind, Shutdown, ShutdownLevel, ShutdownTrigger, run};
+use gastown_wrapper::{
+    Exit, Options, RunError, RuntimeKind, Shutdown, ShutdownLevel, ShutdownTrigger, Surroundings, run, run_in,
+};
 use protocol::{
-    Command, CommandResult, ErrorCode, LogId, NewEvent, Seq,
+    Command, CommandId, CommandResult, ErrorCode, LogId, NewEvent, Seq,
     codec::Frame,
     frame::{FromWrapper, IngestLimits, ToViewer, ToWrapper},
     view::{Lifecycle, SessionView},
@@ -26,8 +28,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 
+use crate::puppet::Puppet;
+
 /// Far more than anything here takes.
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_prompt_becomes_a_turn_in_the_relays_log() {
@@ -82,7 +86,8 @@ async fn p6_a_superseded_wrapper_stops_its_agent_and_says_so() {
     let mut world = World::start(&json!({ "pause": { "ms": 600_000 } })).await;
     world.until(is_idle).await;
     world.relay.supersede();
-    assert_eq!(timeout(SOON, &mut world.wrapper.run).await.unwrap().unwrap().unwrap(), Exit::Superseded);
+    let ended = timeout(Duration::from_secs(10), &mut world.wrapper.run).await.expect("within the promise");
+    assert_eq!(ended.unwrap().unwrap(), Exit::Superseded);
 }
 
 #[tokio::test]
@@ -147,6 +152,19 @@ impl World {
         Self { folder, relay, wrapper, commands: 0 }
     }
 
+    /// A world whose agent the test plays.
+    pub(crate) async fn played(puppet: &Puppet, prepare: impl Fn(&mut Options)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("scenario.json"), "{}").unwrap();
+        std::fs::write(folder.path().join("token"), "a-token").unwrap();
+        std::fs::create_dir(folder.path().join("work")).unwrap();
+        let relay = Relay::listen().await;
+        let mut options = Wrapper::options(&relay, &folder);
+        prepare(&mut options);
+        let wrapper = Wrapper::start_played(options, puppet).await;
+        Self { folder, relay, wrapper, commands: 0 }
+    }
+
     /// What the log says once it says this.
     pub(crate) async fn until(&self, mut says: impl FnMut(&SessionView) -> bool) -> SessionView {
         let mut grown = self.relay.grown.subscribe();
@@ -171,15 +189,32 @@ impl World {
     }
 
     pub(crate) async fn command(&mut self, command: &Value) -> CommandResult {
+        let id = self.send(command);
+        self.answer(&id).await
+    }
+
+    /// Sends a command. Returns its id.
+    pub(crate) fn send(&mut self, command: &Value) -> CommandId {
         self.commands += 1;
-        let id: protocol::CommandId = format!("c-{}", self.commands).parse().unwrap();
+        let id: CommandId = format!("c-{}", self.commands).parse().unwrap();
+        self.send_as(&id, command);
+        id
+    }
+
+    /// Sends a command under this id, and forgets what was answered to it before.
+    pub(crate) fn send_as(&self, id: &CommandId, command: &Value) {
+        self.relay.log.lock().unwrap().results.retain(|result| result.id != *id);
         let command: Command = serde_json::from_value(command.clone()).unwrap();
-        let mut grown = self.relay.grown.subscribe();
         self.relay.commands.send(ToWrapper::Command { id: id.clone(), command, config: None }).unwrap();
+    }
+
+    /// The answer to a command.
+    pub(crate) async fn answer(&self, id: &CommandId) -> CommandResult {
+        let mut grown = self.relay.grown.subscribe();
         let answered = async {
             loop {
                 let result =
-                    self.relay.log.lock().unwrap().results.iter().find(|result| result.id == id).cloned();
+                    self.relay.log.lock().unwrap().results.iter().find(|result| result.id == *id).cloned();
                 if let Some(result) = result {
                     return result;
                 }
@@ -190,9 +225,13 @@ impl World {
     }
 
     async fn kill_and_start_again(&mut self) {
+        self.kill().await;
+        self.wrapper = Wrapper::start(&self.relay, &self.folder);
+    }
+
+    pub(crate) async fn kill(&mut self) {
         self.wrapper.run.abort();
         assert!((&mut self.wrapper.run).await.unwrap_err().is_cancelled());
-        self.wrapper = Wrapper::start(&self.relay, &self.folder);
     }
 }
 
@@ -219,6 +258,14 @@ impl Wrapper {
     pub(crate) fn start_with(options: Options) -> Self {
         let (trigger, shutdown) = Shutdown::new();
         Self { trigger, run: tokio::spawn(run(options, shutdown)) }
+    }
+
+    /// A wrapper whose agent the test plays.
+    pub(crate) async fn start_played(options: Options, puppet: &Puppet) -> Self {
+        let (trigger, shutdown) = Shutdown::new();
+        let mut surroundings = Surroundings::of_this_machine(&options).await.unwrap();
+        surroundings.runtime = Arc::new(puppet.clone());
+        Self { trigger, run: tokio::spawn(run_in(surroundings, options, shutdown)) }
     }
 
     pub(crate) async fn end(&mut self) -> Result<Exit, RunError> {
