@@ -119,12 +119,12 @@ impl SqliteStore {
         };
         let copying = file::connect(&path).map_err(|source| file::refine(&path, source))?;
         let (checkpoints, copier) = checkpoint::checkpoints(&path);
-        let writer = Writer::new(conn, path, Arc::clone(&live), logs, index, checkpoints);
+        let writer = Writer::new(conn, path, Arc::clone(&live), logs, index, checkpoints, write_jobs);
         // The last connection to close takes the write-ahead log away: of two that close at once, neither may be the last.
         let (reads_on, others_gone) = std::sync::mpsc::channel::<Infallible>();
         let guard = alive.clone();
         store.spawn("event-store-writer", move || {
-            writer.run(write_jobs, &others_gone);
+            writer.run(&others_gone);
             drop(guard);
         })?;
         let guards = (reads_on.clone(), alive.clone());

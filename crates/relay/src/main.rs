@@ -24,9 +24,16 @@ struct Cli {
     args: RelayArgs,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let Cli { args } = Cli::parse();
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    // Half as many threads as there are processors: the store, the system and the other side have work to do as well, and
+    // what comes together is done together.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    runtime.block_on(run(cli))
+}
+
+async fn run(Cli { args }: Cli) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("GASTOWN_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     if let Some(town) = args.service_token.clone() {

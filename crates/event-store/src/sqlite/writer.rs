@@ -55,6 +55,10 @@ pub(super) struct Writer {
     checkpoints: Checkpoints,
     /// What was filed in the transaction that is open, ahead of the jobs that it will carry out.
     ahead: Option<Filed>,
+    jobs: mpsc::Receiver<Job>,
+    /// As many jobs are worth a moment's wait: those that came during the last commit, and the next ones of whoever was
+    /// answered then.
+    expected: usize,
 }
 
 /// What a failed transaction means for what comes after it.
@@ -76,21 +80,16 @@ impl Writer {
         logs: Logs,
         index: Index,
         checkpoints: Checkpoints,
+        jobs: mpsc::Receiver<Job>,
     ) -> Self {
-        Self { conn, path, live, logs, index, checkpoints, ahead: None }
+        Self { conn, path, live, logs, index, checkpoints, ahead: None, jobs, expected: 0 }
     }
 
     /// Works until every handle is gone and all that was queued is done, or until the disk fails. Its connection closes after
     /// those of the `others`, who hold the sender of nothing for as long as they have one.
-    pub(super) fn run(
-        mut self,
-        mut jobs: mpsc::Receiver<Job>,
-        others: &std::sync::mpsc::Receiver<Infallible>,
-    ) {
-        let mut answered = 0;
-        while let Some(first) = jobs.blocking_recv() {
-            let waiting = gather(first, &mut jobs, answered);
-            answered = waiting.len();
+    pub(super) fn run(mut self, others: &std::sync::mpsc::Receiver<Infallible>) {
+        while let Some(first) = self.jobs.blocking_recv() {
+            let waiting = self.gather(first);
             if let Err(error) = self.serve(waiting) {
                 tracing::error!(%error, path = %self.path.display(), "the event store failed and is closed");
                 self.live.close("the disk failed; open it again");
@@ -111,6 +110,28 @@ impl Writer {
         }
     }
 
+    /// Takes what waits, as far as there is room. Who was answered just now often has the next job at once: if those were
+    /// many, they are given a moment to hand it in, or else they would take turns in two halves, with a sync for each.
+    fn gather(&mut self, first: Job) -> Vec<Job> {
+        let mut size = Size::of(&first);
+        let mut waiting = vec![first];
+        let mut newest = figures::now();
+        while size.has_room() {
+            match self.jobs.try_recv() {
+                Ok(job) => {
+                    size.add(&Size::of(&job));
+                    waiting.push(job);
+                    newest = figures::now();
+                }
+                Err(_) if waiting.len() < self.expected && figures::now().duration_since(newest) < MOMENT => {
+                    thread::yield_now();
+                }
+                Err(_) => break,
+            }
+        }
+        waiting
+    }
+
     /// Commits the jobs, then does what is better done while those who were answered get going again.
     fn serve(&mut self, jobs: Vec<Job>) -> rusqlite::Result<()> {
         let events = jobs.iter().map(Job::appends).sum();
@@ -126,8 +147,10 @@ impl Writer {
 
     /// Commits the jobs together. An error is fatal.
     fn commit(&mut self, jobs: Vec<Job>) -> rusqlite::Result<()> {
+        let has_filed = self.ahead.is_some();
         let error = match self.transact(&jobs) {
             Ok(outcomes) => {
+                self.expected = if jobs.len() < MANY { 0 } else { self.jobs.len() + jobs.len() };
                 for (job, outcome) in jobs.into_iter().zip(outcomes) {
                     reply(job, Ok(outcome));
                 }
@@ -139,8 +162,9 @@ impl Writer {
         if failure == Failure::Fatal {
             return Err(error);
         }
-        if jobs.len() > 1 {
-            // One of them does not go: the others must not fail with it. A removal goes where an append finds no space.
+        if jobs.len() > 1 || has_filed {
+            // One of them does not go: the others must not fail with it. A removal goes where an append, or what was filed
+            // ahead, finds no space.
             for job in jobs {
                 self.commit(vec![job])?;
             }
@@ -208,29 +232,6 @@ impl Failure {
             Some(_) | None => Self::Job,
         }
     }
-}
-
-/// Takes what waits, as far as there is room. Who was answered just now often has the next job at once: if those were
-/// many, they are given a moment to hand it in, or else they would take turns in two halves, with a sync for each.
-fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>, answered: usize) -> Vec<Job> {
-    let mut size = Size::of(&first);
-    let mut waiting = vec![first];
-    let expected = if answered >= MANY { jobs.len() + answered } else { 0 };
-    let mut newest = figures::now();
-    while size.has_room() {
-        match jobs.try_recv() {
-            Ok(job) => {
-                size.add(&Size::of(&job));
-                waiting.push(job);
-                newest = figures::now();
-            }
-            Err(_) if waiting.len() < expected && figures::now().duration_since(newest) < MOMENT => {
-                thread::yield_now()
-            }
-            Err(_) => break,
-        }
-    }
-    waiting
 }
 
 /// How much of a group's room something takes.

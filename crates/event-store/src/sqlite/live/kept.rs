@@ -109,8 +109,8 @@ impl Kept {
 
     /// Whether an append of this number, with events up to this position, has anything that is only in the journal.
     pub(in crate::sqlite) fn needs(&self, last: Seq, append: i64) -> bool {
-        let next = self.pending(Seq::ZERO).next().map_or(Seq::MAX, |next| next.stored.record.seq);
-        last >= next || append > self.filing.journaled
+        let next = || self.pending(Seq::ZERO).next().map_or(Seq::MAX, |next| next.stored.record.seq);
+        append > self.filing.journaled || (last > self.filing.filed && last >= next())
     }
 
     /// Whether reads return a filed event of this position.
