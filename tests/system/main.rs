@@ -18,4 +18,5 @@ mod real_agents;
 mod shutdown;
 mod split_mode;
 mod support;
+mod tls;
 mod under_load;

@@ -145,7 +145,7 @@ async fn the_dashboard_shows_an_agent_whose_log_is_at_a_relay_elsewhere() {
 }
 
 /// A relay and a worker, each in a process and a data directory of its own.
-struct Split {
+pub(crate) struct Split {
     // Fields are dropped in this order: the worker says its last words while the relay is there.
     worker: Server,
     relay: Server,
@@ -154,6 +154,8 @@ struct Split {
     work: TempDir,
     scenario: String,
     token: String,
+    /// Of the worker, and of everything that people type.
+    environment: Vec<(String, String)>,
 }
 
 struct Server {
@@ -173,45 +175,55 @@ impl Drop for Server {
 
 impl Split {
     async fn start() -> Self {
+        Self::start_with(&[], async |relay| relay.to_owned()).await
+    }
+
+    /// The same, with a relay that is reached elsewhere than where it says.
+    pub(crate) async fn start_with(
+        environment: &[(String, String)],
+        reached: impl AsyncFnOnce(&str) -> String,
+    ) -> Self {
         let folder = || tempfile::Builder::new().prefix("gastown-").tempdir().expect("a temporary folder");
         let (relay_dir, worker_dir, work) = (folder(), folder(), folder());
         let scenario = work.path().join("scenario.json");
         std::fs::write(&scenario, scenario_text().to_string()).expect("the scenario is written");
-        let relay = serve("relay", relay_dir.path(), &["--listen", "127.0.0.1:0"]).await;
+        let mut relay = serve("relay", relay_dir.path(), &["--listen", "127.0.0.1:0"], &[]).await;
+        relay.url = reached(&relay.url).await;
         let key = relay_dir.path().join("signing-key").display().to_string();
         let arguments = ["--listen", "127.0.0.1:0", "--relay", &relay.url, "--signing-key", &key];
-        let worker = serve("worker", worker_dir.path(), &arguments).await;
+        let worker = serve("worker", worker_dir.path(), &arguments, environment).await;
         let token = std::fs::read_to_string(worker_dir.path().join("operator-token")).expect("a token");
         let scenario = scenario.display().to_string();
-        Self { worker, relay, relay_dir, worker_dir, work, scenario, token: token.trim().to_owned() }
+        let (token, environment) = (token.trim().to_owned(), environment.to_vec());
+        Self { worker, relay, relay_dir, worker_dir, work, scenario, token, environment }
     }
 
     async fn restart_relay(&mut self) {
         self.relay.child.kill().await.expect("the relay was there");
         let address = self.relay.url.strip_prefix("http://").expect("a plain URL").to_owned();
-        self.relay = serve("relay", self.relay_dir.path(), &["--listen", &address]).await;
+        self.relay = serve("relay", self.relay_dir.path(), &["--listen", &address], &[]).await;
     }
 
     /// A command of the command line that knows nothing but the worker's data directory.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(GASTOWN);
         command.args(arguments).env("GASTOWN_DATA_DIR", self.worker_dir.path()).current_dir(self.work.path());
-        command.stdin(Stdio::null()).kill_on_drop(true);
+        command.envs(self.environment.iter().cloned()).stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
-    async fn gastown(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn gastown(&self, arguments: &[&str]) -> Output {
         let output = self.command(arguments).output();
         timeout(PATIENCE, output).await.expect("the command ends").expect("the binary starts")
     }
 
     /// Starts `toast`, and gives back what the command line says of that.
-    async fn start_agent(&self) -> String {
+    pub(crate) async fn start_agent(&self) -> String {
         let start = ["agent", "start", "toast", "--runtime", "scripted", "--scenario", &self.scenario];
         done(self.gastown(&start).await)
     }
 
-    fn watch(&self, arguments: &[&str]) -> Watch {
+    pub(crate) fn watch(&self, arguments: &[&str]) -> Watch {
         let mut command = self.command(&[&["watch", "toast"], arguments].concat());
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary starts");
         let lines = BufReader::new(child.stdout.take().expect("the output is piped")).lines();
@@ -240,7 +252,7 @@ impl Split {
     }
 
     /// Both end in order.
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         for server in [&mut self.worker, &mut self.relay] {
             let pid = Pid::from_raw(i32::try_from(server.child.id().expect("it runs")).expect("a pid"));
             kill_process(pid.expect("a pid"), Signal::TERM).expect("it is there");
@@ -251,7 +263,7 @@ impl Split {
 }
 
 /// A `gastown watch --json` that runs.
-struct Watch {
+pub(crate) struct Watch {
     _child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     seen: Vec<Value>,
@@ -259,7 +271,7 @@ struct Watch {
 
 impl Watch {
     /// The next event of this type.
-    async fn until(&mut self, kind: &str) -> Value {
+    pub(crate) async fn until(&mut self, kind: &str) -> Value {
         self.until_event(kind, |event| event["type"] == kind).await
     }
 
@@ -283,10 +295,11 @@ impl Watch {
     }
 }
 
-async fn serve(what: &str, data_dir: &Path, arguments: &[&str]) -> Server {
+async fn serve(what: &str, data_dir: &Path, arguments: &[&str], environment: &[(String, String)]) -> Server {
     let mut command = Command::new(GASTOWN);
     command.arg(what).args(arguments).args(["--json", "--data-dir"]).arg(data_dir);
     let mut child = command
+        .envs(environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -299,7 +312,7 @@ async fn serve(what: &str, data_dir: &Path, arguments: &[&str]) -> Server {
 }
 
 /// What a command that went well wrote.
-fn done(output: Output) -> String {
+pub(crate) fn done(output: Output) -> String {
     let Output { status, stdout, stderr } = output;
     assert!(status.success(), "{status}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).expect("text")

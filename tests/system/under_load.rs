@@ -6,16 +6,16 @@ use tokio::sync::{Mutex, MutexGuard};
 mod chaos;
 mod disk_full;
 mod drain;
-mod fleet;
+pub(crate) mod fleet;
 mod fsync;
 mod herd;
 mod kills;
-mod process;
-mod proxy;
+pub(crate) mod process;
+pub(crate) mod proxy;
 mod stopped;
 
 /// Each of these tests loads the machine, and some take times: one at a time.
-async fn alone() -> MutexGuard<'static, ()> {
+pub(crate) async fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::const_new(());
     ALONE.lock().await
 }

@@ -34,7 +34,7 @@ async fn p1_p2_p5_p9_p10_p14_a_bad_network_on_both_sides_loses_and_repeats_nothi
                 Weather::Chopped | Weather::Delayed(_) | Weather::Throttled(_) => fleet.acks(40).await,
                 // What is lost on the way is not acked; the agents go on.
                 Weather::Cut | Weather::HalfOpen | Weather::Corrupted => fleet.acks_or_spooled(30).await,
-                Weather::Fair => {}
+                Weather::Flipped { .. } | Weather::Fair => {}
             }
             if matches!(weather, Weather::HalfOpen) {
                 // An end that was left half open finds that out by its heartbeat; here it is told.

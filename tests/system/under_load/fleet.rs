@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use wrapper::{
     Clock,
-    link::{self, Link, LinkConfig},
+    link::{self, Dial, Link, LinkConfig},
     outbox::{Outbox, OutboxLimits},
 };
 
@@ -45,6 +45,8 @@ pub(crate) struct Fleet {
     talking: TaskTracker,
     /// Whether producers are to say nothing new.
     quiet: watch::Sender<bool>,
+    /// How links get to the relay, if not over TCP alone.
+    dial: Option<Arc<dyn Dial>>,
 }
 
 struct Producer {
@@ -77,7 +79,13 @@ impl Fleet {
             tasks: JoinSet::new(),
             talking: TaskTracker::new(),
             quiet,
+            dial: None,
         }
+    }
+
+    /// Producers that are added from now on reach the relay this way.
+    pub(crate) fn link_over(&mut self, dial: Arc<dyn Dial>) {
+        self.dial = Some(dial);
     }
 
     /// Adds producers that reach the relay at this address, each with an agent that says up to so many events at once,
@@ -97,7 +105,12 @@ impl Fleet {
                 runtime: RuntimeInfo { name: "test".to_owned(), version: "1".to_owned() },
                 seed: self.seed ^ number,
             };
-            let link = link::spawn(config, outbox.clone(), Clock::start()).expect("the URL is good");
+            let (queue, clock) = (outbox.clone(), Clock::start());
+            let link = match &self.dial {
+                Some(dial) => link::spawn_over(Arc::clone(dial), config, queue, clock),
+                None => link::spawn(config, queue, clock),
+            };
+            let link = link.expect("the URL is good");
             let sent = Arc::default();
             let talker = Talker {
                 id: id.clone(),

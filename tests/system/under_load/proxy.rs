@@ -32,6 +32,10 @@ pub(crate) enum Weather {
     /// One bit of each piece is flipped, in a way that the receiver can see: the bit that no ASCII text has. A change
     /// that makes other valid text is for TCP's checksum and for TLS to find, as docs/operations.md says.
     Corrupted,
+    /// In one of so many pieces one bit is flipped, whichever: for TLS to find.
+    Flipped {
+        one_in: u32,
+    },
     /// Connections are reset, and new ones are too.
     Cut,
 }
@@ -126,12 +130,21 @@ async fn pass(
         let step = match now {
             Weather::Chopped => 1,
             Weather::Throttled(_) => 512,
-            Weather::Fair | Weather::Delayed(_) | Weather::HalfOpen | Weather::Corrupted | Weather::Cut => {
-                len
-            }
+            Weather::Fair
+            | Weather::Delayed(_)
+            | Weather::HalfOpen
+            | Weather::Corrupted
+            | Weather::Flipped { .. }
+            | Weather::Cut => len,
         };
         if now == Weather::Corrupted {
             bytes[len / 2] ^= 0x80;
+        }
+        if let Weather::Flipped { one_in } = now
+            && rand::random_ratio(1, one_in)
+        {
+            let bit = rand::random_range(0..8 * len);
+            bytes[bit / 8] ^= 1 << (bit % 8);
         }
         for some in bytes.chunks(step) {
             match now {
@@ -144,7 +157,11 @@ async fn pass(
                     sleep_until(Instant::now() + Duration::from_millis(some.len() as u64 * 1_000 / rate))
                         .await;
                 }
-                Weather::Fair | Weather::Chopped | Weather::Corrupted | Weather::Cut => {}
+                Weather::Fair
+                | Weather::Chopped
+                | Weather::Corrupted
+                | Weather::Flipped { .. }
+                | Weather::Cut => {}
             }
             if to.write_all(some).await.is_err() {
                 return;

@@ -259,8 +259,21 @@ fn refusal(error: &tungstenite::Error) -> Closed {
         };
         return Some((code, format!("the relay answered {}", response.status())));
     }
-    tracing::debug!(%error, "the relay cannot be reached");
+    if is_bad_certificate(error) {
+        tracing::error!(
+            %error,
+            "the relay's certificate is not good: if its CA is one of your own, name its file by SSL_CERT_FILE"
+        );
+    } else {
+        tracing::debug!(%error, "the relay cannot be reached");
+    }
     None
+}
+
+fn is_bad_certificate(error: &tungstenite::Error) -> bool {
+    let tungstenite::Error::Io(error) = error else { return false };
+    let tls = error.get_ref().and_then(|error| error.downcast_ref());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// The system's root certificates where TLS is used; nothing is read from disk where it is not.
