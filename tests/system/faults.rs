@@ -1,130 +1,125 @@
-//! kill −9 of each process while text streams, under a running viewer: the viewer ends with the fold of the store,
-//! nothing twice, nothing lost that was shown, and the text of the broken-off part preserved and marked.
+//! Faults, one after the other, on real agent servers: each is made, what must be seen of it is waited for, and then the agent
+//! must be as sound as before ([`Tried::is_sound`]). The rows are the table of `docs/faults.md`, which a test compares with them.
+//!
+//! Faults of one scene share a town and an agent, so that one fault's leftovers would be the next one's trouble.
 
-use protocol::{model::PartBody, view::SessionView};
-use serde_json::json;
+mod disks;
+mod ends;
+mod hangs;
+mod kills;
+mod models;
+mod starts;
+mod tried;
 
-use crate::{
-    real_agents::{Agent, messages_of, text_of},
-    support::{
-        agent_server::{Server, on_both_servers},
-        process::{kill9, running},
-        viewer::Viewer,
-    },
-};
+use std::fmt::Write as _;
+
+use futures_util::future::LocalBoxFuture;
+use tokio::time::Instant;
+
+use self::tried::Tried;
+use crate::support::agent_server::{Server, on_both_servers};
 
 on_both_servers!(
-    p1_p2_p10_the_server_is_killed_while_text_streams,
-    p1_p2_p16_the_wrapper_is_killed_while_text_streams,
-    p2_p7_the_agent_server_is_killed_while_text_streams,
+    p1_p2_p10_p16_kills_of_an_agent_at_rest,
+    p1_p2_p7_p10_p16_kills_of_an_agent_at_work,
+    p2_p10_p14_hangs_and_faults_of_the_model,
+    p5_p6_p10_p21_faults_at_the_start,
+    p2_p7_p10_p15_p16_full_disks_and_ends,
 );
 
-async fn p1_p2_p10_the_server_is_killed_while_text_streams(server: Server) {
-    let mut agent = start(server).await;
-    agent.stream_slowly().await;
-    let before = agent.streamed();
-    agent.gastown.kill9().await;
-    agent.gastown.start_again().await;
-    agent.viewer.until("the text goes on", |view| slow_text(view).len() > before.len() + 40).await;
-    let after = agent.streamed();
-    assert!(after.starts_with(&before), "the text goes on where it was:\n{before}\n{after}");
-    agent.abort().await;
-    agent.agrees_with_its_server().await;
-    agent.history_holds().await;
+async fn p1_p2_p10_p16_kills_of_an_agent_at_rest(server: Server) {
+    try_all(kills::AT_REST, server).await;
 }
 
-async fn p1_p2_p16_the_wrapper_is_killed_while_text_streams(server: Server) {
-    let mut agent = start(server).await;
-    agent.stream_slowly().await;
-    let before = agent.streamed();
-    let state_dir = agent.gastown.state_dir(&agent.id).display().to_string();
-    let wrappers = running(&["wrapper", "--state-dir", &state_dir]);
-    let [wrapper] = wrappers[..] else { panic!("one wrapper, not {wrappers:?}") };
-    let old_server = agent.truth().pid;
-    kill9(wrapper);
-    agent
-        .viewer
-        .until_event("another run takes over", |event| event.kind.as_ref() == "wrapper.resumed")
-        .await;
-    agent.viewer.until("the broken-off part is marked", |view| is_interrupted(view, &before)).await;
-    agent.ready_again().await;
-    assert_ne!(agent.truth().pid, old_server, "the old agent server went with its wrapper");
-    agent.turn("[[plain]] go on").await;
-    agent.last_turn_agrees().await;
-    agent.history_holds().await;
+async fn p1_p2_p7_p10_p16_kills_of_an_agent_at_work(server: Server) {
+    try_all(kills::AT_WORK, server).await;
 }
 
-async fn p2_p7_the_agent_server_is_killed_while_text_streams(server: Server) {
-    let mut agent = start(server).await;
-    agent.stream_slowly().await;
-    let before = agent.streamed();
-    let pid = agent.truth().pid;
-    kill9(rustix::process::Pid::from_raw(pid).expect("a pid"));
-    agent.viewer.until("the broken-off part is marked", |view| is_interrupted(view, &before)).await;
-    agent.ready_again().await;
-    agent.turn("[[plain]] go on").await;
-    agent.last_turn_agrees().await;
-    agent.history_holds().await;
+/// At the same time: what hangs costs time and no work.
+async fn p2_p10_p14_hangs_and_faults_of_the_model(server: Server) {
+    let (first, others) = hangs::FAULTS.split_at(1);
+    tokio::join!(try_all(first, server), try_all(others, server), try_all(models::FAULTS, server));
 }
 
-/// Without snapshots: kilo keeps theirs behind a lock that outlives a killed server, waits a minute for it, and asks.
-async fn start(server: Server) -> Agent {
-    Agent::start_with(server, false).await
+async fn p5_p6_p10_p21_faults_at_the_start(server: Server) {
+    try_all(starts::FAULTS, server).await;
 }
 
-impl Agent {
-    async fn stream_slowly(&mut self) {
-        self.prompt("[[slow]] take your time").await;
-        self.viewer.until("text streams in", |view| slow_text(view).len() > 60).await;
-    }
+async fn p2_p7_p10_p15_p16_full_disks_and_ends(server: Server) {
+    try_all(disks::FAULTS.iter().chain(ends::FAULTS), server).await;
+}
 
-    fn streamed(&self) -> String {
-        slow_text(&self.viewer.view)
-    }
+/// The sections of the table, in its order.
+const SECTIONS: &[(&str, &[Fault])] = &[
+    ("Killed at rest", kills::AT_REST),
+    ("Killed at work", kills::AT_WORK),
+    ("Starts", starts::FAULTS),
+    ("Hangs", hangs::FAULTS),
+    ("The model", models::FAULTS),
+    ("Disks", disks::FAULTS),
+    ("Ends", ends::FAULTS),
+];
 
-    async fn abort(&mut self) {
-        let taken = self.command(json!({ "type": "abort" })).await;
-        assert_eq!(taken["ok"], json!(true), "{taken}");
-        self.turn_over().await;
-    }
+/// A row of the table.
+pub(crate) struct Fault {
+    /// What goes wrong.
+    name: &'static str,
+    /// How the test makes it.
+    made: &'static str,
+    /// What it waits for.
+    seen: &'static str,
+    /// Makes the fault, and sees what must be seen.
+    run: for<'a> fn(&'a mut Tried) -> LocalBoxFuture<'a, ()>,
+}
 
-    /// The newest message and the one it answers are what the server has. (Of what was broken off, only the log has
-    /// the text: servers store a part when it ends.)
-    async fn last_turn_agrees(&mut self) {
-        let root = self.root().expect("a session");
-        let truth = self.truth();
-        let mut seq = self.viewer.view.seq();
-        loop {
-            let theirs = truth.messages(&root).await;
-            let ours = messages_of(&self.viewer.view, &root);
-            if ours.len() >= 2 && ours[ours.len() - 2..] == theirs[theirs.len() - 2..] {
-                return;
-            }
-            self.viewer.until("the last turn agrees with the server", |view| view.seq() > seq).await;
-            seq = self.viewer.view.seq();
+/// A row whose function is given the agent, and what else is said.
+macro_rules! fault {
+    ($name:literal, $made:literal, $seen:literal, $run:path $(, $more:expr)* $(,)?) => {
+        $crate::faults::Fault {
+            name: $name,
+            made: $made,
+            seen: $seen,
+            run: |tried| Box::pin($run(tried $(, $more)*)),
         }
-    }
+    };
+}
+pub(crate) use fault;
 
-    async fn history_holds(self) {
-        let client = self.gastown.client();
-        let Self { viewer, gastown, .. } = self;
-        Viewer::assert_history_holds(&client, vec![viewer]).await;
-        drop(gastown);
+/// Tries an agent with these faults.
+async fn try_all(faults: impl IntoIterator<Item = &Fault>, server: Server) {
+    let mut tried = Tried::start(server).await;
+    for fault in faults {
+        eprintln!("{server:?}: {}", fault.name);
+        let began = Instant::now();
+        (fault.run)(&mut tried).await;
+        let seen = began.elapsed();
+        tried.is_sound().await;
+        eprintln!("{server:?}: {}: seen after {seen:.1?}, sound after {:.1?}", fault.name, began.elapsed());
     }
+    tried.ends().await;
 }
 
-/// The text of the newest assistant's message.
-fn slow_text(view: &SessionView) -> String {
-    let text = text_of(view);
-    text.rsplit("take your time").next().unwrap_or_default().trim_start().to_owned()
+#[test]
+fn the_table_in_the_docs_has_these_rows_and_no_others() {
+    let docs = include_str!("../../docs/faults.md");
+    let rows: Vec<&str> =
+        docs.lines().filter(|line| line.starts_with("| ") || line.starts_with("## ")).collect();
+    let expected = table();
+    let expected: Vec<&str> = expected.lines().filter(|line| !line.is_empty()).collect();
+    assert!(rows == expected, "docs/faults.md is to have these lines:\n\n{}", table());
 }
 
-/// Whether a part that begins with this text says that it was interrupted.
-fn is_interrupted(view: &SessionView, text: &str) -> bool {
-    view.sessions().iter().flat_map(|session| session.messages()).any(|message| {
-        message.parts().any(|part| {
-            let PartBody::Text(body) = part.body() else { return false };
-            body.text.starts_with(text.trim_end()) && part.to_json()["metadata"]["interrupted"] == json!(true)
-        })
-    })
+/// The table as the docs have it.
+fn table() -> String {
+    let mut table = String::new();
+    for (section, faults) in SECTIONS {
+        writeln!(table, "## {section}\n\n| fault | how it is made | what is seen |")
+            .expect("a string takes everything");
+        writeln!(table, "|---|---|---|").expect("a string takes everything");
+        for Fault { name, made, seen, .. } in *faults {
+            writeln!(table, "| {name} | {made} | {seen} |").expect("a string takes everything");
+        }
+        table.push('\n');
+    }
+    table
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use protocol::model::ToolState;
 use serde_json::{Value, json};
 
-use super::{Agent, Server, text_of};
+use super::{Agent, Place, Server, text_of};
 use crate::support::agent_server::{on_agent, on_both_servers};
 
 on_both_servers!(
@@ -137,7 +137,7 @@ async fn permissions(agent: &mut Agent, script: &str) {
 
 async fn start(server: Server) -> Agent {
     let runtime = json!({ "kind": "acp", "command": server.acp_command() });
-    Agent::start_as(server, runtime, true).await
+    Agent::start_at(server, Place::new(runtime)).await
 }
 
 fn record(state_dir: &Path) -> Value {

@@ -5,6 +5,7 @@ pub(crate) mod browser;
 pub(crate) mod process;
 pub(crate) mod scripted_model;
 pub(crate) mod server;
+pub(crate) mod small_disk;
 pub(crate) mod viewer;
 
 /// An HTTP client; the process gets its TLS provider with the first one.

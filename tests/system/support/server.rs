@@ -80,6 +80,11 @@ impl Gastown {
         Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid")
     }
 
+    /// The variables it was started with, besides those of this process.
+    pub(crate) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     pub(crate) fn data_dir(&self) -> &Path {
         self.data.path()
     }
