@@ -8,6 +8,7 @@ mod backup;
 mod completions;
 mod demo;
 mod exit;
+mod logs;
 mod paint;
 mod progress;
 mod prompt;
@@ -32,7 +33,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
 pub use exit::Exit;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use self::{
     exit::exit_of,
@@ -69,6 +70,7 @@ enum Sub {
     Permit(answer::Permit),
     Answer(answer::Answer),
     Abort(abort::Abort),
+    Logs(logs::Logs),
     Watch(watch::Watch),
     Record(record::Record),
     Share(share::Share),
@@ -96,7 +98,10 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    log_to_stderr(cli.verbose);
+    match &cli.subcommand {
+        Sub::Wrapper(command) => command.log(cli.verbose),
+        _ => log_to_stderr(cli.verbose),
+    }
     match execute(cli.subcommand) {
         Ok(code) => code,
         Err(error) => {
@@ -121,6 +126,7 @@ fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
         Sub::Permit(command) => in_runtime(command.run()),
         Sub::Answer(command) => in_runtime(command.run()),
         Sub::Abort(command) => in_runtime(command.run()),
+        Sub::Logs(command) => in_runtime(command.run()),
         Sub::Watch(command) => in_runtime(command.run()),
         Sub::Record(command) => in_runtime(command.run()),
         Sub::Share(command) => in_runtime(command.run()),
@@ -149,15 +155,16 @@ fn log_to_stderr(verbose: u8) {
         1 => "info",
         _ => "debug",
     };
+    log_to(io::stderr, level);
+}
+
+/// Writes the log of this process there, from this level on unless GASTOWN_LOG says another one.
+fn log_to(writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static, level: &str) {
     let filter = EnvFilter::try_from_env("GASTOWN_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let stderr = io::stderr();
-    let colour = Paint::of(&stderr) == Paint::Colour;
+    let colour = Paint::of(&io::stderr()) == Paint::Colour;
     // A second subscriber can only come from a program that embeds this one, and then that one is wanted.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(colour)
-        .try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour).try_init();
 }
 
 /// An error with its causes, each on a line of its own.

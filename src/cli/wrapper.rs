@@ -26,6 +26,14 @@ pub(super) struct Guard {
 }
 
 impl Wrapper {
+    /// Its last lines are asked for when something is wrong, so that more is in them than in a command's: what the agent's server
+    /// writes to its stderr, too, under `agent`.
+    pub(super) fn log(&self, verbose: u8) {
+        let log = self.options.log.clone();
+        let level = if verbose > 1 { "debug" } else { "info,agent=debug" };
+        super::log_to(move || log.clone(), level);
+    }
+
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let (trigger, shutdown) = Shutdown::new();
         tokio::select! {

@@ -92,8 +92,8 @@ pub enum Command {
     },
     /// Take back the last revert, as long as nothing was said since.
     Unrevert,
-    /// Begin another session like the agent's own, which goes on as it is. The result's data is `{"sessionId"}`: an agent that is
-    /// started with it goes on from there.
+    /// Begin another session like the agent's own, which goes on as it is. The result's data is `{"sessionId"}`: a wrapper
+    /// that is started with it (`--session-id`) goes on from there.
     Fork {
         /// As it was before this message; without it, as it is.
         #[serde(default, skip_serializing_if = "Option::is_none")]

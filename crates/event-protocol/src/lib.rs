@@ -60,6 +60,9 @@ pub mod sse;
 mod time;
 pub mod view;
 
+/// The version of the protocol that is spoken here.
+pub const PROTOCOL: u32 = 1;
+
 pub use backoff::Backoff;
 pub use class::{Class, Classified, Effect, Key, classify, named_types, session_of};
 pub use command::{Answer, Command, CommandId, CommandResult, Delivery, ModelRef, PermissionReply, Prompt};

@@ -5,6 +5,7 @@ use futures_util::stream::BoxStream;
 use protocol::{
     AgentId, Command, CommandId, CommandResult, Epoch, ErrorCode, ErrorDetail, LogId, NewEvent, Seq,
     Timestamp,
+    config::SealedConfig,
     frame::{StartAt, WrapperPresence, WrapperState},
     search::{Found, Search},
 };
@@ -30,6 +31,13 @@ pub trait RelayApi: Send + Sync {
         id: CommandId,
         command: Command,
     ) -> Result<CommandResult, ApiError>;
+
+    /// Gives the agent's wrapper this config with its greeting and with every command from here on, instead of the one
+    /// before. The relay keeps it in memory and shows it to nobody else.
+    ///
+    /// # Errors
+    /// When the relay did not take it.
+    async fn configure(&self, agent: &AgentId, config: SealedConfig) -> Result<(), ApiError>;
 
     /// Appends events that no wrapper numbered.
     ///
@@ -80,6 +88,12 @@ pub struct Presence {
     /// When its agent last gave a sign of life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_activity: Option<Timestamp>,
+    /// The build of the wrapper that spoke last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The version of the protocol that it speaks. One that this relay does not speak was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u32>,
 }
 
 /// Why a relay did not do what it was asked.

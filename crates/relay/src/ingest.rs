@@ -13,6 +13,7 @@ use protocol::{
     AgentId, CloseCode, Command, CommandId, CommandResult, ErrorCode, ErrorDetail, NewEvent, ProducerId, Seq,
     Timestamp, TownId,
     codec::Frame,
+    config::SealedConfig,
     frame::{FromWrapper, IngestLimits, RuntimeInfo, ToWrapper, WrapperState},
     limits,
 };
@@ -31,6 +32,8 @@ pub enum Action {
     /// May this wrapper bring in events, and through which of its numbers are they committed? Register its generation.
     /// The answer is [`Ingest::handle_opened`] or [`Ingest::handle_refused`].
     Open(Hello),
+    /// A wrapper of another protocol is turned away: whoever launched it is to know.
+    TurnAway(Hello),
     /// Commit these; the answer is [`Ingest::handle_appended`] or [`Ingest::handle_append_failed`].
     Append(Append),
     /// The wrapper said how it is.
@@ -66,6 +69,8 @@ pub struct Hello {
     pub runtime: RuntimeInfo,
     /// The wrapper's build.
     pub wrapper_version: String,
+    /// The version of the protocol it speaks.
+    pub protocol: u32,
     /// The number its next event will have.
     pub next: u64,
 }
@@ -237,8 +242,8 @@ impl Ingest {
     }
 
     /// The wrapper is let in, and its generation is registered: `registered` says through which of its numbers events are
-    /// committed.
-    pub fn handle_opened(&mut self, registered: &Appended) {
+    /// committed. The config, if there is one, is told it.
+    pub fn handle_opened(&mut self, registered: &Appended, config: Option<SealedConfig>) {
         let hello = match std::mem::replace(&mut self.state, State::Silent) {
             State::Opening(hello) => hello,
             state @ (State::Silent | State::Live(_)) => {
@@ -252,7 +257,8 @@ impl Ingest {
         let queue = VecDeque::new();
         self.state =
             State::Live(Live { hello, acked, head, expected, queue, appending: None, rejecting: false });
-        self.say(&ToWrapper::Welcome { protocol: 1, acked, limits: IngestLimits::default(), config: None });
+        let limits = IngestLimits::default();
+        self.say(&ToWrapper::Welcome { protocol: protocol::PROTOCOL, acked, limits, config });
     }
 
     /// The wrapper is not let in.
@@ -287,11 +293,11 @@ impl Ingest {
         self.say(&ToWrapper::Nack { first, code, message: error.to_string(), retry_after_ms });
     }
 
-    /// The agent is to do this. False if this link gave it already.
-    pub fn handle_command(&mut self, id: &CommandId, command: Command) -> bool {
+    /// The agent is to do this, with this config from its next turn on. False if this link gave it already.
+    pub fn handle_command(&mut self, id: &CommandId, command: Command, config: Option<SealedConfig>) -> bool {
         let fresh = self.commands.insert(id.clone());
         if fresh {
-            self.say(&ToWrapper::Command { id: id.clone(), command, config: None });
+            self.say(&ToWrapper::Command { id: id.clone(), command, config });
         }
         fresh
     }
@@ -330,12 +336,9 @@ impl Ingest {
 
     fn handle_frame(&mut self, frame: FromWrapper) {
         match (frame, &mut self.state) {
-            (FromWrapper::Hello { protocol, .. }, State::Silent) if protocol != 1 => {
-                self.fail(ErrorCode::BadRequest, "this relay speaks protocol 1");
-            }
             (
                 FromWrapper::Hello {
-                    protocol: _,
+                    protocol,
                     wrapper_version,
                     agent,
                     town,
@@ -346,7 +349,12 @@ impl Ingest {
                 },
                 State::Silent,
             ) => {
-                let hello = Hello { agent, town, producer, generation, runtime, wrapper_version, next };
+                let hello =
+                    Hello { agent, town, producer, generation, runtime, wrapper_version, protocol, next };
+                if protocol != protocol::PROTOCOL {
+                    self.asks.push_back(Action::TurnAway(hello));
+                    return self.fail(ErrorCode::BadRequest, "this relay speaks protocol 1");
+                }
                 self.state = State::Opening(hello.clone());
                 self.asks.push_back(Action::Open(hello));
             }

@@ -7,6 +7,7 @@ mod access;
 mod agents;
 mod answer;
 mod body;
+mod config;
 mod login;
 mod relay;
 mod shares;
@@ -33,8 +34,11 @@ pub(crate) fn router(worker: Worker) -> Router {
     Router::new()
         .route("/api/towns", get(agents::towns))
         .route("/api/towns/{town}", get(agents::town))
+        .route("/api/towns/{town}/config", get(config::town).patch(config::patch_town))
         .route("/api/towns/{town}/agents", get(agents::list).post(agents::register))
         .route("/api/towns/{town}/agents/{agent}", get(agents::show).delete(agents::remove))
+        .route("/api/towns/{town}/agents/{agent}/config", get(config::agent).patch(config::patch_agent))
+        .route("/api/towns/{town}/agents/{agent}/logs", get(steer::logs))
         .route("/api/towns/{town}/agents/{agent}/start", post(agents::start))
         .route("/api/towns/{town}/agents/{agent}/stop", post(agents::stop))
         .route("/api/towns/{town}/agents/{agent}/message", post(steer::message))

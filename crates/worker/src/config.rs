@@ -17,10 +17,13 @@ use crate::{
 pub struct WorkerConfig {
     /// Its town.
     pub town: TownId,
-    /// The folder of everything it keeps: `gastown.db`, `operator-token`, `signing-key`, `sessions`, `agents/<id>/…`.
+    /// The folder of everything it keeps: `gastown.db`, `operator-token`, `signing-key`, `config.json`, `sessions`, `agents/<id>/…`.
     pub data_dir: PathBuf,
     /// Where its relay is.
     pub mode: Mode,
+    /// The build that wrappers are of that this worker launches. One of another build that an earlier worker left is replaced when
+    /// it is idle.
+    pub wrapper_build: String,
     /// The command line that wrappers are started with; their options follow it. The default is this very program with
     /// the subcommand `wrapper`.
     pub wrapper_command: Vec<OsString>,
@@ -78,6 +81,7 @@ impl WorkerConfig {
             town: "main".parse().expect("main is an id"),
             data_dir: data_dir.into(),
             mode: Mode::Embedded,
+            wrapper_build: env!("CARGO_PKG_VERSION").to_owned(),
             wrapper_command: own_wrapper_command(),
             allowed_hosts: Vec::new(),
             public_url: None,
@@ -110,6 +114,13 @@ impl WorkerConfig {
     #[must_use]
     pub fn with_wrapper_command(mut self, command: Vec<OsString>) -> Self {
         self.wrapper_command = command;
+        self
+    }
+
+    /// With wrappers of this build.
+    #[must_use]
+    pub fn with_wrapper_build(mut self, build: impl Into<String>) -> Self {
+        self.wrapper_build = build.into();
         self
     }
 

@@ -1,5 +1,6 @@
 //! The wrappers of a town: each has one task, which launches it, waits for its end, ends it when it must, and reports.
 
+mod handshake;
 mod link;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -13,9 +14,10 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use town::{Agent, AgentPhase, Command, Effect, Request, Town, WrapperExit};
 
-use self::link::Link;
+use self::{handshake::Handshake, link::Link};
 use crate::{
     Adoption, Clock, LaunchSpec, Launcher, WrapperProcess,
+    agent_config::AgentConfigs,
     engine::{AskError, EngineHandle},
     limits::WRAPPER_TOKEN_LIFE,
 };
@@ -24,6 +26,8 @@ use crate::{
 const FORGET_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the relay may take to begin a log before the town goes on without.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the relay may take to take an agent's config before the agent goes on with the one before.
+const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a wrapper may take to answer that it stops.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Wait before a report that the journal did not take is sent again.
@@ -37,6 +41,9 @@ pub(crate) struct Outside {
     /// Base URL of the relay, as wrappers reach it.
     pub(crate) relay_url: String,
     pub(crate) keys: Keys,
+    pub(crate) configs: Arc<AgentConfigs>,
+    /// The build that wrappers are to be of.
+    pub(crate) build: String,
     pub(crate) engine: EngineHandle,
     pub(crate) clock: Clock,
     pub(crate) stop_grace: Duration,
@@ -147,8 +154,10 @@ impl Fleet {
 
 /// The task of a wrapper that is launched.
 async fn launch(outside: Arc<Outside>, agent: Agent, orders: watch::Receiver<Order>) {
+    outside.configure(&agent.id).await;
     let exit = match outside.launcher.launch(outside.spec(&agent)).await {
-        Ok(mut process) => outside.attend(&agent, &mut *process, orders).await,
+        // What this worker launches is of the build that it has.
+        Ok(mut process) => outside.attend(&agent, &mut *process, None, orders).await.map(Ended::exit),
         Err(error) => {
             tracing::error!(agent = %agent.id, error = &error as &dyn std::error::Error, "its wrapper cannot be launched");
             let reason = with_sources(&error);
@@ -166,7 +175,9 @@ async fn launch(outside: Arc<Outside>, agent: Agent, orders: watch::Receiver<Ord
 
 /// The task of a wrapper that an earlier worker launched.
 async fn recover(outside: Arc<Outside>, agent: Agent, mut orders: watch::Receiver<Order>) {
+    outside.configure(&agent.id).await;
     let mut link = Link::new(outside.relay.clone(), agent.id.clone(), outside.reconnect_grace);
+    let mut handshake = Handshake::new(outside.relay.clone(), agent.id.clone(), outside.build.clone());
     let mut process = match outside.launcher.adopt(&agent.id, agent.generation).await {
         Adoption::Found(process) => Some(process),
         Adoption::Unknown => None,
@@ -174,12 +185,14 @@ async fn recover(outside: Arc<Outside>, agent: Agent, mut orders: watch::Receive
     };
     let is_back = tokio::select! {
         is_back = link.comes_up_or_ends(&mut process) => is_back,
+        // One of another protocol never comes back.
+        () = handshake.outdated() => true,
         // Whoever wants it to end does not wait for it to come back.
         _ = orders.wait_for(|order| *order != Order::Run) => true,
     };
     match &mut process {
-        Some(process) if is_back => outside.attend_and_report(&agent, &mut **process, orders).await,
-        None if is_back => outside.attend_and_report(&agent, &mut link, orders).await,
+        Some(process) if is_back => outside.attend_adopted(&agent, &mut **process, handshake, orders).await,
+        None if is_back => outside.attend_adopted(&agent, &mut link, handshake, orders).await,
         Some(process) => {
             tracing::warn!(agent = %agent.id, "its wrapper lives and does not come back: it is replaced");
             outside.stop(&agent.id, &mut **process).await;
@@ -196,6 +209,7 @@ impl Outside {
             generation: agent.generation,
             relay: self.relay_url.clone(),
             token: self.wrapper_token(agent),
+            config: self.configs.resolved(&agent.id),
             agent: agent.clone(),
         }
     }
@@ -209,41 +223,76 @@ impl Outside {
         }))
     }
 
-    /// Waits for a wrapper's end and carries out orders; `None` if it is left to itself.
+    /// Waits for a wrapper's end and carries out orders; `None` if it is left to itself. One that is outdated is ended after its
+    /// turn, as if somebody had asked for that, and is replaced if nobody has.
     async fn attend(
         &self,
         agent: &Agent,
         process: &mut dyn WrapperProcess,
+        mut handshake: Option<Handshake>,
         mut orders: watch::Receiver<Order>,
-    ) -> Option<WrapperExit> {
+    ) -> Option<Ended> {
+        let mut outdated = false;
         loop {
             let order = *orders.borrow_and_update();
+            let ended = |exit| {
+                Some(if outdated && order == Order::Run {
+                    Ended::Replaced(exit)
+                } else {
+                    Ended::Itself(exit)
+                })
+            };
             let patience = match order {
-                Order::Run => None,
-                Order::Drain if self.ask_to_stop(&agent.id, true).await => Some(self.drain_grace),
-                Order::Drain | Order::Stop => return Some(self.stop(&agent.id, process).await),
+                Order::Run if !outdated => None,
+                Order::Run | Order::Drain if self.ask_to_stop(&agent.id, true).await => {
+                    Some(self.drain_grace)
+                }
+                Order::Run | Order::Drain | Order::Stop => return ended(self.stop(&agent.id, process).await),
                 Order::Leave => return None,
             };
             tokio::select! {
-                exit = process.wait() => return Some(exit),
+                exit = process.wait() => return ended(exit),
                 changed = orders.changed() => if changed.is_err() {
                     // The agent was forgotten: nothing is left to look after.
-                    return Some(self.stop(&agent.id, process).await);
+                    return ended(self.stop(&agent.id, process).await);
                 },
-                () = elapsed(patience) => return Some(self.stop(&agent.id, process).await),
+                () = elapsed(patience) => return ended(self.stop(&agent.id, process).await),
+                () = is_outdated(&mut handshake) => {
+                    tracing::info!(agent = %agent.id, build = self.build, "its wrapper is of another build: it is replaced");
+                    (outdated, handshake) = (true, None);
+                }
             }
         }
     }
 
-    async fn attend_and_report(
+    async fn attend_adopted(
         &self,
         agent: &Agent,
         process: &mut dyn WrapperProcess,
+        handshake: Handshake,
         orders: watch::Receiver<Order>,
     ) {
-        if let Some(exit) = self.attend(agent, process, orders).await {
-            let (agent, generation) = (agent.id.clone(), agent.generation);
-            self.report(Command::WrapperExited { agent, generation, exit }).await;
+        match self.attend(agent, process, Some(handshake), orders).await {
+            Some(Ended::Itself(exit)) => {
+                let (agent, generation) = (agent.id.clone(), agent.generation);
+                self.report(Command::WrapperExited { agent, generation, exit }).await;
+            }
+            // The town launches the next one at once, which goes on with the session.
+            Some(Ended::Replaced(_)) => self.report_lost(agent).await,
+            None => {}
+        }
+    }
+
+    /// Gives the relay what goes with the greeting and commands of an agent's wrapper.
+    pub(crate) async fn configure(&self, agent: &AgentId) {
+        let config = self.configs.resolved(agent).seal();
+        match tokio::time::timeout(CONFIGURE_TIMEOUT, self.relay.configure(agent, config)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(%agent, error, "the relay does not take its config");
+            }
+            Err(_) => tracing::warn!(%agent, "the relay does not answer: its config is not there yet"),
         }
     }
 
@@ -326,9 +375,36 @@ impl Outside {
             }
             Err(_) => tracing::warn!(%agent, "its log is still there; the next start removes it"),
         }
+        let (configs, gone) = (Arc::clone(&self.configs), agent.clone());
+        // Only a panic fails it.
+        let _ = tokio::task::spawn_blocking(move || configs.forget(&gone)).await;
         if let Err(error) = self.launcher.forget(agent).await {
             tracing::warn!(%agent, %error, "its files are still there; the next start removes them");
         }
+    }
+}
+
+/// How a wrapper ended.
+#[derive(Debug)]
+enum Ended {
+    /// By itself, or as somebody had asked.
+    Itself(WrapperExit),
+    /// It was outdated, and is to be replaced.
+    Replaced(WrapperExit),
+}
+
+impl Ended {
+    fn exit(self) -> WrapperExit {
+        match self {
+            Self::Itself(exit) | Self::Replaced(exit) => exit,
+        }
+    }
+}
+
+async fn is_outdated(handshake: &mut Option<Handshake>) {
+    match handshake {
+        Some(handshake) => handshake.outdated().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -6,7 +6,7 @@ mod lock;
 use std::{fmt, path::PathBuf};
 
 use async_trait::async_trait;
-use protocol::{AgentId, TownId};
+use protocol::{AgentId, TownId, config::TownConfig};
 use relay::auth::Secret;
 use town::{Agent, WrapperExit};
 
@@ -74,6 +74,8 @@ pub struct LaunchSpec {
     pub relay: String,
     /// Its credential, given by environment, never by argument.
     pub token: Secret,
+    /// What its agent is run with at first, given as its credential is.
+    pub config: TownConfig,
 }
 
 /// Why a wrapper could not be started.

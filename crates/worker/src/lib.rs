@@ -28,6 +28,7 @@
 //! # Features
 //! `bin`: the `gastown-worker` binary and its arguments ([`args`]). `§n` cites `docs/protocol.md`.
 
+mod agent_config;
 pub mod api;
 #[cfg(feature = "bin")]
 pub mod args;
@@ -45,6 +46,7 @@ mod publish;
 mod run;
 mod worker;
 
+pub use agent_config::ConfigFileError;
 #[cfg(feature = "bin")]
 pub use args::{ServeArgs, WorkerArgs};
 pub use auth::{OperatorTokenError, SESSION_COOKIE, WorkerAuthority, operator_token};

@@ -22,7 +22,8 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    JournalError, LocalLauncher, Mode, Worker, WorkerAuthority, WorkerConfig,
+    ConfigFileError, JournalError, LocalLauncher, Mode, Worker, WorkerAuthority, WorkerConfig,
+    agent_config::AgentConfigs,
     auth::{LoginLimiter, LoginLinks, OperatorTokenError, Sessions, guard::Names, operator, operator_token},
     digest::Digest,
     engine::Engine,
@@ -74,12 +75,15 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
 
     let journal = Journal::open(store.clone(), config.town.clone()).await?;
     let (engine, handle) = Engine::new(journal, config.clock.clone());
+    let configs = Arc::new(AgentConfigs::open(&config.data_dir)?);
     let fleet = Fleet::new(Outside {
         town: config.town.clone(),
         launcher: config.launcher.clone().unwrap_or_else(|| local_launcher(&config)),
         relay: place.api.clone(),
         relay_url: place.url.clone(),
         keys: keys.clone(),
+        configs: configs.clone(),
+        build: config.wrapper_build.clone(),
         engine: handle.clone(),
         clock: config.clock.clone(),
         stop_grace: config.stop_grace,
@@ -95,6 +99,7 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
         relay: place.api.clone(),
         authority,
         keys,
+        configs,
         tickets,
         shares: shares.clone(),
         sessions,
@@ -252,6 +257,9 @@ pub enum StartError {
     /// There is no signing key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The config of its agents is not good.
+    #[error(transparent)]
+    Config(#[from] ConfigFileError),
     /// The sessions of browsers cannot be read.
     #[error("the file of browser sessions cannot be read")]
     Sessions(#[source] io::Error),

@@ -17,6 +17,7 @@ use town::{Request, Share, Town};
 
 use crate::{
     AskError, Clock, WorkerAuthority,
+    agent_config::AgentConfigs,
     auth::{LoginLimiter, LoginLinks, Sessions},
     engine::EngineHandle,
     limits::CLIENT_TOKEN_LIFE,
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) relay: Arc<dyn RelayApi>,
     pub(crate) authority: Arc<WorkerAuthority>,
     pub(crate) keys: Keys,
+    pub(crate) configs: Arc<AgentConfigs>,
     pub(crate) tickets: Arc<TicketBook>,
     pub(crate) shares: Arc<ShareBook>,
     pub(crate) sessions: Arc<Sessions>,
@@ -161,6 +163,10 @@ impl Worker {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    pub(crate) fn configs(&self) -> &Arc<AgentConfigs> {
+        &self.0.configs
     }
 
     /// Where tasks of this worker are spawned, so that somebody waits for them.

@@ -12,7 +12,11 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use protocol::{Command, Prompt};
+use protocol::{
+    Command, Prompt,
+    config::{TownConfig, TurnConfig},
+    frame::WrapperState,
+};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{
@@ -22,7 +26,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::link::Token;
+use crate::{
+    LogTail,
+    link::{LinkHandle, Token},
+};
 
 /// How long the requests under way have to end.
 const CLOSE: Duration = Duration::from_secs(1);
@@ -44,9 +51,11 @@ pub enum ApiAsk {
     Prompt {
         /// The message.
         prompt: Prompt,
-        /// The config of this turn, as it came: `autoCommit`, `condenseOnComplete`, `upstreamBranch`, `variant`, `tools`.
-        turn: serde_json::Map<String, Value>,
+        /// What it says of its turn.
+        turn: TurnConfig,
     },
+    /// The town's config is this from the next turn on.
+    Configure(TownConfig),
     /// Carry out a command: `abort`, `permission`, `question`, `question_reject`, a slash command.
     Command(Command),
 }
@@ -97,13 +106,18 @@ pub struct JobStatus {
     /// The root session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// The ids of the messages that were taken and are not through.
+    /// What was taken and is not through, in order: the messages' ids, or those of the commands that brought messages without.
     pub inflight: Vec<String>,
     /// What waits for the relay.
     pub outbox: OutboxDepth,
+    /// How often the agent server was started again.
+    pub restarts: u64,
     /// The last thing that went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// Where the wrapper is in its life, as the relay is told it; it is what `GET /health` shows.
+    #[serde(skip)]
+    pub wrapper: Option<WrapperState>,
 }
 
 /// What waits for the relay.
@@ -126,7 +140,7 @@ pub struct Api {
 
 impl Api {
     /// Serves on a listener, which is to be one of loopback, and writes `{"port", "token"}` to `<state-dir>/api.json` with
-    /// mode 0600. Requests go to `requests`; `status` is what `GET /job/status` shows. It needs a tokio runtime.
+    /// mode 0600. Requests go to `requests`, its token into no line of `log`; `status` is what `GET /job/status` shows, and with `link` `GET /health`. It needs a tokio runtime.
     ///
     /// # Errors
     /// When it cannot write.
@@ -134,14 +148,17 @@ impl Api {
         listener: TcpListener,
         state_dir: &Path,
         status: watch::Receiver<JobStatus>,
+        link: LinkHandle,
         requests: mpsc::Sender<ApiRequest>,
+        log: &LogTail,
     ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        log.hide(&secret);
         let file = state_dir.join("api.json");
         publish(&file, &serde_json::json!({ "port": address.port(), "token": secret }))?;
         let stop = CancellationToken::new();
-        let router = routes::router(Token::new(secret), status, requests);
+        let router = routes::router(Token::new(secret), status, link, requests);
         let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         let server = AbortOnDropHandle::new(tokio::spawn(server.into_future()));
         Ok(Self { address, file, stop, server })

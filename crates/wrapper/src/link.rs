@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     Clock, Moment,
+    metrics::{Lag, LagWatch},
     outbox::{Outbox, Progress},
 };
 use connection::Endpoint;
@@ -72,8 +73,8 @@ impl fmt::Debug for Token {
     }
 }
 
-/// A command, and the resolved town config where the relay gave one.
-pub type Commanded = (CommandId, Command, Option<SealedConfig>);
+/// A command, by its id.
+pub type Commanded = (CommandId, Command);
 
 /// How a link is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,11 +100,27 @@ pub enum LinkState {
     },
 }
 
+impl LinkState {
+    /// Its word: `down`, `live`, `draining`, `superseded`, `refused`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Down { .. } => "down",
+            Self::Live => "live",
+            Self::Draining => "draining",
+            Self::Superseded => "superseded",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
 /// The handle of a link. Commands are its own to take: [`Link::commands`].
 #[derive(Debug)]
 pub struct Link {
     /// What the relay asks for, each id once. Answer each with [`LinkHandle::result`].
     pub commands: mpsc::Receiver<Commanded>,
+    /// The resolved town config that the relay gave last, with its greeting or a command: that one is here before the command.
+    pub config: watch::Receiver<Option<SealedConfig>>,
     handle: LinkHandle,
     task: AbortOnDropHandle<()>,
 }
@@ -114,6 +131,7 @@ pub struct LinkHandle {
     state: watch::Receiver<LinkState>,
     inputs: mpsc::Sender<Input>,
     progress: watch::Receiver<Progress>,
+    lag: Arc<Lag>,
 }
 
 /// Begins a link; it needs a tokio runtime. It connects by itself, and again whenever it broke.
@@ -147,8 +165,10 @@ pub fn spawn_over(
     let machine = Machine::new(identity, seed, *progress.borrow_and_update(), clock.now());
     let (publish, state) = watch::channel(machine.state());
     let (deliver, commands) = mpsc::channel(COMMANDS);
+    let (configure, config) = watch::channel(None);
     let (inputs, inbox) = mpsc::channel(INPUTS);
-    let handle = LinkHandle { state, inputs, progress: progress.clone() };
+    let lag = LagWatch::new(*progress.borrow());
+    let handle = LinkHandle { state, inputs, progress: progress.clone(), lag: lag.lag() };
     let driver = Driver {
         machine,
         endpoint,
@@ -156,11 +176,13 @@ pub fn spawn_over(
         clock,
         inputs: inbox,
         commands: deliver,
+        config: configure,
         state: publish,
         progress,
+        lag,
     };
     let task = AbortOnDropHandle::new(tokio::spawn(driver.run()));
-    Ok(Link { commands, handle, task })
+    Ok(Link { commands, config, handle, task })
 }
 
 /// Why a link cannot begin.
@@ -200,6 +222,14 @@ impl Link {
 }
 
 impl LinkHandle {
+    /// One of a link that stays in this state, and takes no word.
+    #[cfg(test)]
+    pub(crate) fn still(state: LinkState) -> Self {
+        let lag = LagWatch::new(Progress::default()).lag();
+        let progress = watch::channel(Progress::default()).1;
+        Self { state: watch::channel(state).1, inputs: mpsc::channel(1).0, progress, lag }
+    }
+
     /// Answers a command. Without a link the answer is kept for a relay that asks again.
     pub async fn result(&self, result: CommandResult) {
         let _ = self.inputs.send(Input::Result(result)).await;
@@ -208,6 +238,11 @@ impl LinkHandle {
     /// Says how the wrapper is. The last word is said again on every new connection.
     pub async fn presence(&self, state: WrapperState, last_activity: Timestamp) {
         let _ = self.inputs.send(Input::Presence(state, last_activity)).await;
+    }
+
+    /// How long events take until the relay has them.
+    pub(crate) fn lag(&self) -> &Lag {
+        &self.lag
     }
 
     /// How the link is, to look at and to wait for.

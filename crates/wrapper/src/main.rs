@@ -34,10 +34,12 @@ fn main() -> anyhow::Result<ExitCode> {
         let code = guard(&args).context("the command cannot be run")?;
         return Ok(ExitCode::from(code));
     }
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let options = arguments.options.context("no options")?;
+    // What the agent's server writes to its stderr is logged under `agent`.
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,agent=debug"));
+    let log = options.log.clone();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || log.clone()).init();
     let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
     runtime.block_on(wrap(options))
 }

@@ -11,10 +11,15 @@ pub mod replay;
 pub mod scripted;
 pub(crate) mod shape;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, ffi::OsString, fmt, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use protocol::{AgentId, Command, ModelRef, NewEvent, agent::Failed, frame::RuntimeInfo};
+use protocol::{
+    AgentId, Command, ModelRef, NewEvent,
+    agent::Failed,
+    config::{EnvName, Secret},
+    frame::RuntimeInfo,
+};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -62,6 +67,8 @@ pub struct Start {
     pub state_dir: PathBuf,
     /// The session to go on with.
     pub resume: Option<String>,
+    /// Variables of the agent's environment, besides those of this process.
+    pub env: BTreeMap<EnvName, Secret>,
     /// The clock that events get their time from.
     pub clock: Clock,
 }
@@ -91,7 +98,8 @@ pub enum Signal {
     Event(NewEvent),
     /// A sign of life without an event.
     Alive,
-    /// The stream broke off and was taken up again: what the agent says by now, for whoever lost something between.
+    /// The stream broke off and was taken up again, or a session goes on after a start: what the agent says by now, for whoever lost
+    /// something between.
     /// The wrapper compares it with what it knows and emits the differences.
     CaughtUp(Box<ServerState>),
     /// The agent is no more. The last signal.
@@ -189,6 +197,11 @@ pub enum CommandError {
         /// What the system says.
         message: String,
     },
+}
+
+/// As a process gets them.
+fn exposed(env: &BTreeMap<EnvName, Secret>) -> impl Iterator<Item = (OsString, OsString)> {
+    env.iter().map(|(name, value)| (name.as_str().into(), value.expose().into()))
 }
 
 /// What `agent.failed` says of a start that failed before there was a process.

@@ -359,7 +359,11 @@ fn to_wrapper() -> Vec<ToWrapper> {
             message: "an event is too large".into(),
             retry_after_ms: None,
         },
-        ToWrapper::Command { id: command_id(), command: Command::Ping, config: Some(protocol::config::TownConfig::default().seal()) },
+        ToWrapper::Command {
+            id: command_id(),
+            command: Command::Ping,
+            config: Some(protocol::config::TownConfig::default().seal()),
+        },
         ToWrapper::Heartbeat,
         ToWrapper::Superseded,
         ToWrapper::Draining { retry_after_ms: 500 },

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use protocol::Epoch;
+use protocol::{Epoch, config::TownConfig};
 use serde_json::{Value, json};
 use store::StoreError;
 
@@ -10,7 +10,7 @@ fn a_wrapper_is_welcomed_with_what_is_committed_and_sends_on_from_there() {
     let mut pair = Pair::new();
     pair.send(&hello(3, 41));
     assert_eq!(pair.opened().next, 41);
-    pair.link.handle_opened(&appended(40, 90));
+    pair.link.handle_opened(&appended(40, 90), None);
     assert_eq!(
         pair.said(),
         [json!({"type": "welcome", "protocol": 1, "acked": 40, "limits": pair.limits()})]
@@ -138,6 +138,30 @@ fn hello_comes_first_and_once() {
 }
 
 #[test]
+fn a_wrapper_of_another_protocol_is_turned_away_and_told_of() {
+    let mut pair = Pair::new();
+    let mut other = hello(3, 1);
+    (other["protocol"], other["wrapper_version"]) = (json!(2), json!("2.0.0"));
+    pair.send(&other);
+    let Some(Action::TurnAway(hello)) = pair.link.poll(pair.now) else { panic!("it is told of") };
+    assert_eq!((hello.protocol, hello.wrapper_version.as_str()), (2, "2.0.0"));
+    assert_eq!(pair.closed(), 4400);
+    assert!(pair.link.hello().is_none());
+}
+
+#[test]
+fn a_config_goes_with_the_greeting_and_with_a_command() {
+    let config = || TownConfig::parse(r#"{"variant":"high"}"#).unwrap().seal();
+    let mut pair = Pair::new();
+    pair.send(&hello(3, 1));
+    pair.opened();
+    pair.link.handle_opened(&appended(0, 0), Some(config()));
+    assert_eq!(pair.said()[0]["config"], json!({ "variant": "high" }));
+    pair.link.handle_command(&"c1".parse().unwrap(), Command::Ping, Some(config()));
+    assert_eq!(pair.said()[0]["config"], json!({ "variant": "high" }));
+}
+
+#[test]
 fn a_wrapper_that_is_not_let_in_is_told_why() {
     for (code, close) in [(ErrorCode::Superseded, 4409), (ErrorCode::Forbidden, 4403)] {
         let mut pair = Pair::new();
@@ -168,8 +192,8 @@ fn input_is_held_back_while_hello_is_checked_and_beyond_the_window() {
 fn a_command_is_given_once_and_only_its_result_is_taken() {
     let mut pair = Pair::live(0);
     let id = "c1".parse::<CommandId>().unwrap();
-    assert!(pair.link.handle_command(&id, Command::Abort));
-    assert!(!pair.link.handle_command(&id, Command::Abort));
+    assert!(pair.link.handle_command(&id, Command::Abort, None));
+    assert!(!pair.link.handle_command(&id, Command::Abort, None));
     assert_eq!(pair.said(), [json!({"type": "command", "id": "c1", "command": {"type": "abort"}})]);
     pair.send(&json!({"type": "result", "id": "c9", "ok": true}));
     assert!(pair.link.poll(pair.now).is_none(), "nobody asked");
@@ -259,7 +283,9 @@ proptest! {
                         let frame = serde_json::from_slice::<Value>(&frame).unwrap();
                         prop_assert!(frame["through"].as_u64() == Some(committed), "{frame}");
                     }
-                    Action::Open(_) | Action::Presence { .. } | Action::Result(_) | Action::Close { .. } => {
+                    Action::Open(_)
+                    | Action::TurnAway(_)
+                    | Action::Presence { .. } | Action::Result(_) | Action::Close { .. } => {
                         prop_assert!(false, "{action:?}");
                     }
                 }
@@ -287,7 +313,7 @@ impl Pair {
         let mut pair = Self::new();
         pair.send(&hello(3, acked + 1));
         pair.opened();
-        pair.link.handle_opened(&appended(acked, acked));
+        pair.link.handle_opened(&appended(acked, acked), None);
         pair.said();
         pair
     }

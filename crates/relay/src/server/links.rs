@@ -11,6 +11,7 @@ use std::{
 
 use protocol::{
     AgentId, Command, CommandId, CommandResult, ErrorCode, ErrorDetail, Timestamp,
+    config::SealedConfig,
     frame::{WrapperPresence, WrapperState},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -41,6 +42,10 @@ struct Agent {
     since: Timestamp,
     state: Option<WrapperState>,
     last_activity: Option<Timestamp>,
+    /// The build and the protocol of the wrapper that spoke last.
+    version: Option<(String, u32)>,
+    /// What goes with the greeting and the commands.
+    config: Option<SealedConfig>,
     book: CommandBook,
     /// Who waits for the result of which command.
     waiting: BTreeMap<CommandId, Vec<oneshot::Sender<CommandResult>>>,
@@ -50,9 +55,12 @@ struct Agent {
 struct Link {
     id: u64,
     generation: u64,
-    commands: mpsc::Sender<(CommandId, Command)>,
+    commands: mpsc::Sender<Commanded>,
     end: oneshot::Sender<End>,
 }
+
+/// A command, and the config that goes with it.
+pub(super) type Commanded = (CommandId, Command, Option<SealedConfig>);
 
 /// Why a link is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +75,9 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Registration {
     id: u64,
-    pub(super) commands: mpsc::Receiver<(CommandId, Command)>,
+    /// The config to greet with.
+    pub(super) config: Option<SealedConfig>,
+    pub(super) commands: mpsc::Receiver<Commanded>,
     pub(super) end: oneshot::Receiver<End>,
 }
 
@@ -97,7 +107,26 @@ impl Links {
             agent.give_up("the link that had the command was replaced");
         }
         agent.since = now;
-        Ok(Registration { id, commands, end })
+        agent.version = Some((hello.wrapper_version.clone(), hello.protocol));
+        Ok(Registration { id, config: agent.config.clone(), commands, end })
+    }
+
+    /// A wrapper was turned away, since it speaks another protocol.
+    pub(super) fn turned_away(&self, hello: &Hello, now: Timestamp) {
+        let mut agents = lock(&self.agents);
+        let agent = agents.entry(hello.agent.clone()).or_default();
+        if agent.link.is_none() {
+            agent.since = now;
+            agent.version = Some((hello.wrapper_version.clone(), hello.protocol));
+        }
+    }
+
+    /// What goes with the greeting and the commands from here on.
+    pub(super) fn configure(&self, agent: &AgentId, config: SealedConfig) {
+        let mut agents = lock(&self.agents);
+        let agent =
+            agents.entry(agent.clone()).or_insert_with(|| Agent { since: self.started, ..Agent::default() });
+        agent.config = Some(config);
     }
 
     /// Takes a link out of the table, and says whether it was the agent's.
@@ -128,6 +157,8 @@ impl Links {
                 since: self.started,
                 state: None,
                 last_activity: None,
+                version: None,
+                protocol: None,
             },
             Some(agent) => Presence {
                 wrapper: match agent.link {
@@ -137,6 +168,8 @@ impl Links {
                 since: agent.since,
                 state: agent.state,
                 last_activity: agent.last_activity,
+                version: agent.version.as_ref().map(|(version, _)| version.clone()),
+                protocol: agent.version.as_ref().map(|(_, protocol)| *protocol),
             },
         }
     }
@@ -177,7 +210,7 @@ impl Links {
             Begin::Wait => {}
             Begin::Deliver => {
                 let link = agent.link.as_ref().ok_or_else(offline)?;
-                if link.commands.try_send((id.clone(), command)).is_err() {
+                if link.commands.try_send((id.clone(), command, agent.config.clone())).is_err() {
                     let result =
                         refused(ErrorCode::RateLimited, "the wrapper has more commands than it takes");
                     agent.book.finish(clock::instant(), &result);

@@ -8,6 +8,7 @@ use futures_util::stream::BoxStream;
 use protocol::{
     AgentId, Command, CommandId, CommandResult, LogId, NewEvent, Timestamp,
     agent::Lost,
+    config::SealedConfig,
     frame::{StartAt, WrapperPresence},
     search::{Found, Search},
 };
@@ -225,6 +226,11 @@ impl RelayApi for Relay {
     ) -> Result<CommandResult, ApiError> {
         Metrics::add(&self.metrics().commands, 1);
         Ok(self.links().command(agent, id, command).await)
+    }
+
+    async fn configure(&self, agent: &AgentId, config: SealedConfig) -> Result<(), ApiError> {
+        self.links().configure(agent, config);
+        Ok(())
     }
 
     async fn append(&self, log: &LogId, events: Vec<NewEvent>) -> Result<AppendedAt, ApiError> {

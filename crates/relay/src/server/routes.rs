@@ -48,6 +48,7 @@ enum Endpoint {
     View,
     Append,
     Command,
+    Configure,
     Presence,
     Remove,
     Search,
@@ -77,6 +78,7 @@ pub const ROUTES: &[Route] = &[
     row("GET", "/v1/agents/{agent}/presence", Needs::OnLog(Capability::Read), false, Endpoint::Presence),
     row("POST", "/v1/agents/{agent}/events", Needs::OnLog(Capability::Admin), false, Endpoint::Append),
     row("POST", "/v1/agents/{agent}/commands", Needs::OnLog(Capability::Steer), false, Endpoint::Command),
+    row("POST", "/v1/agents/{agent}/config", Needs::OnLog(Capability::Admin), false, Endpoint::Configure),
     row("DELETE", "/v1/agents/{agent}", Needs::OnLog(Capability::Admin), false, Endpoint::Remove),
     row("GET", "/v1/towns/{town}/stream", Needs::OnLog(Capability::Read), true, Endpoint::OneLog),
     row("GET", "/v1/towns/{town}/events", Needs::OnLog(Capability::Read), true, Endpoint::Events),
@@ -118,6 +120,9 @@ impl Endpoint {
                 on(filter, steer::append).layer(DefaultBodyLimit::max(limits::INGEST_FRAME_BYTES))
             }
             Self::Command => on(filter, steer::command).layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES)),
+            Self::Configure => {
+                on(filter, steer::configure).layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES))
+            }
             Self::Remove => on(filter, steer::remove),
             Self::Search => on(filter, search::search),
             Self::Health => on(filter, read::health),

@@ -9,7 +9,7 @@ use axum::{
 use bytes::Bytes;
 use protocol::{
     Command, CommandId, CommandResult, ErrorCode, ErrorDetail, LogId, NewEvent, ProducerId, Seq, codec,
-    limits,
+    config::SealedConfig, limits,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use store::{Append, ProducerBatch};
@@ -82,6 +82,19 @@ pub(super) async fn append(
     let appended = relay.commit(&log, batch).await.map_err(|error| problem::of_append(&error))?;
     Ok(Json(AppendAnswer { acked: appended.acked, epoch: appended.epoch, head: appended.head })
         .into_response())
+}
+
+/// `POST /v1/agents/{agent}/config`: read as strictly as the wrapper will.
+pub(super) async fn configure(
+    State(relay): State<Relay>,
+    Extension(log): Extension<LogId>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let agent = log.agent().ok_or_else(|| Problem::new(ErrorCode::NotFound, "a town has no wrapper"))?;
+    let config = body::<SealedConfig>(&relay, request).await?;
+    let config = config.open().map_err(|error| Problem::new(ErrorCode::BadRequest, error.to_string()))?;
+    relay.configure(agent, config.seal()).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `DELETE /v1/agents/{agent}`, `DELETE /v1/towns/{town}`.

@@ -138,8 +138,8 @@ impl Driver {
                         Ok(End::Replaced) | Err(_) => self.link.handle_replaced(),
                     }
                 }
-                Some((id, command)) = command => {
-                    self.link.handle_command(&id, command);
+                Some((id, command, config)) = command => {
+                    self.link.handle_command(&id, command, config);
                 }
                 received = receive(&mut self.socket, &mut self.link), if self.link.wants_input() => {
                     if received.is_err() {
@@ -164,6 +164,12 @@ impl Driver {
             match action {
                 Action::Send(frame) => self.socket.frames.send(websocket::text(&frame)),
                 Action::Open(hello) => self.open(&hello).await,
+                Action::TurnAway(hello) => {
+                    if self.is_its_own(&hello) {
+                        self.relay.links().turned_away(&hello, clock::now());
+                        self.relay.feeds().wake(&LogId::Agent(hello.agent.clone()));
+                    }
+                }
                 Action::Append(batch) => {
                     let Some(hello) = self.link.hello() else { continue };
                     let (relay, log) = (self.relay.clone(), LogId::Agent(hello.agent.clone()));
@@ -210,7 +216,8 @@ impl Driver {
                     acked = registered.acked,
                     "a wrapper is connected"
                 );
-                self.link.handle_opened(&registered);
+                let config = self.registration.as_mut().and_then(|registration| registration.config.take());
+                self.link.handle_opened(&registered, config);
                 self.relay.feeds().wake(&LogId::Agent(hello.agent.clone()));
             }
             Err(why) => self.link.handle_refused(&why),
@@ -221,10 +228,7 @@ impl Driver {
     /// the table of links.
     async fn let_in(&mut self, hello: &Hello) -> Result<Appended, ErrorDetail> {
         let log = LogId::Agent(hello.agent.clone());
-        let is_its_own = self.grant.allows(Capability::Ingest, &log)
-            && self.grant.town == hello.town
-            && self.grant.generation.is_none_or(|generation| generation == hello.generation);
-        if !is_its_own {
+        if !self.is_its_own(hello) {
             let message = "the token is for another town, agent or generation";
             return Err(ErrorDetail::new(ErrorCode::Forbidden, message));
         }
@@ -234,6 +238,13 @@ impl Driver {
         let registered = self.relay.commit(&log, batch).await.map_err(|error| problem::of_append(&error))?;
         self.registration = Some(self.relay.links().register(hello, clock::now())?);
         Ok(registered)
+    }
+
+    /// Whether the wrapper's token is for what it says of itself.
+    fn is_its_own(&self, hello: &Hello) -> bool {
+        self.grant.allows(Capability::Ingest, &LogId::Agent(hello.agent.clone()))
+            && self.grant.town == hello.town
+            && self.grant.generation.is_none_or(|generation| generation == hello.generation)
     }
 
     /// Leaves the table of links, if this link is in it.

@@ -39,6 +39,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("GET",    "/v1/agents/{agent}/presence",   "w rma Sf"),
     ("POST",   "/v1/agents/{agent}/events",     "a Sf"),
     ("POST",   "/v1/agents/{agent}/commands",   "ma Sf"),
+    ("POST",   "/v1/agents/{agent}/config",     "a Sf"),
     ("DELETE", "/v1/agents/{agent}",            "a Sf"),
     ("GET",    "/v1/towns/{town}/stream",       "rma S"),
     ("GET",    "/v1/towns/{town}/events",       "rma S"),

@@ -25,6 +25,11 @@ impl Failure {
         Self(ErrorDetail::new(code, message))
     }
 
+    /// As the relay or the agent said it.
+    pub(crate) fn of(detail: ErrorDetail) -> Self {
+        Self(detail)
+    }
+
     /// The answer: the API's envelope under `/api`, the relay's elsewhere.
     pub(crate) fn into_answer(self, path: &str) -> Response {
         if path.starts_with("/api") {

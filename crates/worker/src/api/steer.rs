@@ -1,17 +1,17 @@
 //! Steering an agent (`docs/protocol.md` §7).
 
 use axum::{
-    extract::{Path, State},
+    extract::{Path, Query, State},
     response::Response,
 };
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use protocol::{Answer, Command, ErrorCode, PermissionReply, Prompt};
 use serde::Deserialize;
 
 use super::{
     Failure,
     agents::find,
-    answer::commanded,
+    answer::{commanded, success},
     body::{JsonBody, command_id},
 };
 use crate::Worker;
@@ -83,6 +83,25 @@ pub(super) async fn question(
         }
     };
     send(&worker, &agent, &headers, command).await
+}
+
+/// How many lines are wanted.
+#[derive(Debug, Deserialize)]
+pub(super) struct LogsQuery {
+    lines: Option<u32>,
+}
+
+pub(super) async fn logs(
+    State(worker): State<Worker>,
+    Path((_, agent)): Path<(String, String)>,
+    Query(LogsQuery { lines }): Query<LogsQuery>,
+) -> Reply {
+    let agent = find(&worker.town().borrow(), &agent)?.id;
+    let result = worker.send(&agent, Command::Logs { lines }).await?;
+    match result.error {
+        None => Ok(success(StatusCode::OK, &result.data)),
+        Some(error) => Err(Failure::of(error)),
+    }
 }
 
 async fn send(worker: &Worker, agent: &str, headers: &HeaderMap, command: Command) -> Reply {

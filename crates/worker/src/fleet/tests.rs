@@ -14,7 +14,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream::BoxStream};
 use protocol::{
     CommandId, CommandResult, ErrorCode, Seq, Timestamp,
-    frame::{StartAt, WrapperPresence},
+    config::SealedConfig,
+    frame::{StartAt, WrapperPresence, WrapperState},
 };
 use relay::{ApiError, AppendedAt, Delivery, Presence};
 use store::{MemoryStore, RetentionPolicy};
@@ -24,8 +25,10 @@ use town::{Registration, Role, Runtime, RuntimeKind};
 
 use self::flaky_store::FlakyStore;
 use super::*;
-use crate::{LaunchError, engine::Engine, journal::Journal};
+use crate::{LaunchError, agent_config::AgentConfigs, engine::Engine, journal::Journal};
 
+/// The build that wrappers are to be of.
+const BUILD: &str = "1.2.0";
 const GRACE: Duration = Duration::from_secs(8);
 const DRAIN: Duration = Duration::from_secs(600);
 const RECONNECT: Duration = Duration::from_secs(50);
@@ -244,6 +247,70 @@ async fn a_request_that_the_journal_did_not_take_is_refused_and_changes_nothing(
     town.close().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_idle_wrapper_of_another_build_is_ended_after_its_turn_and_replaced_at_once() {
+    let store = Desk::open(Set::default()).await.left_running().await;
+    let set = Set { store, adoption: Adopt::Found, online: true, build: "1.1.0", ..Set::default() };
+    let mut town = Desk::open(set).await;
+    let old = town.launched().await;
+    town.asked(AgentCommand::Stop { drain: true }).await;
+    assert_eq!(old.signals.borrow().terminated, 0, "nobody is in a hurry");
+    let ended = Instant::now();
+    old.end(WrapperExit::Finished);
+    assert_eq!(town.launched().await.generation, 2);
+    assert_eq!(ended.elapsed(), Duration::ZERO, "it is no crash to wait after");
+    town.phase("running").await;
+    town.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_wrapper_of_another_build_is_left_alone_until_it_is_idle() {
+    let store = Desk::open(Set::default()).await.left_running().await;
+    let state = WrapperState::Active;
+    let set = Set { store, adoption: Adopt::Found, online: true, build: "1.1.0", state, ..Set::default() };
+    let mut town = Desk::open(set).await;
+    let old = town.launched().await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(town.relay.commands.lock().unwrap().is_empty());
+    town.relay.wrapper.lock().unwrap().1 = Some(WrapperState::Idle);
+    town.relay.presence.send_replace(WrapperPresence::Connected);
+    town.asked(AgentCommand::Stop { drain: true }).await;
+    old.end(WrapperExit::Finished);
+    assert_eq!(town.launched().await.generation, 2);
+    town.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrapper_of_this_build_is_kept_and_one_that_is_to_stop_is_not_replaced() {
+    let store = Desk::open(Set::default()).await.left_running().await;
+    let mut town = Desk::open(Set { store, adoption: Adopt::Found, online: true, ..Set::default() }).await;
+    town.launched().await.end_when_asked();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(town.relay.commands.lock().unwrap().is_empty());
+    let store = town.store.clone();
+    town.task.abort();
+
+    let set = Set { store, adoption: Adopt::Found, online: true, build: "1.1.0", ..Set::default() };
+    let mut town = Desk::open(set).await;
+    let old = town.launched().await;
+    town.asked(AgentCommand::Stop { drain: true }).await;
+    town.ask(Command::Stop { agent: id(), drain: true }).await;
+    town.settle().await;
+    old.end(WrapperExit::Finished);
+    assert_eq!(town.phase("stopped").await.generation, 1);
+    assert!(town.launches.try_recv().is_err());
+    town.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_relay_has_an_agents_config_before_its_wrapper_comes() {
+    let mut town = Desk::open(Set::default()).await;
+    town.register().await;
+    town.launched().await.end_when_asked();
+    assert_eq!(town.relay.configs.lock().unwrap().len(), 1);
+    town.close().await;
+}
+
 /// An engine with its fleet, and a world that the test decides on.
 struct Desk {
     engine: EngineHandle,
@@ -261,13 +328,24 @@ struct Set {
     online: bool,
     unlaunchable: bool,
     stop_on_exit: bool,
+    /// The build of the wrapper that is there, and its state.
+    build: &'static str,
+    state: WrapperState,
 }
 
 impl Default for Set {
     fn default() -> Self {
         let inner = MemoryStore::new(RetentionPolicy::default());
         let store = Arc::new(FlakyStore { inner, failures: AtomicUsize::new(0) });
-        Self { store, adoption: Adopt::Gone, online: false, unlaunchable: false, stop_on_exit: true }
+        Self {
+            store,
+            adoption: Adopt::Gone,
+            online: false,
+            unlaunchable: false,
+            stop_on_exit: true,
+            build: BUILD,
+            state: WrapperState::Idle,
+        }
     }
 }
 
@@ -281,16 +359,21 @@ impl Desk {
             presence: watch::channel(presence).0,
             told: Mutex::default(),
             commands: Mutex::default(),
+            configs: Mutex::default(),
+            wrapper: Mutex::new((set.build.to_owned(), Some(set.state))),
         });
         let (launched, launches) = mpsc::channel(8);
         let launcher = FakeLauncher { launched, adoption: set.adoption, unlaunchable: set.unlaunchable };
-        let keys = Keys::load_or_create(&tempfile::tempdir().unwrap().path().join("key")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Keys::load_or_create(&folder.path().join("key")).unwrap();
         let fleet = Fleet::new(Outside {
             town: "main".parse().unwrap(),
             launcher: Arc::new(launcher),
             relay: relay.clone(),
             relay_url: "http://127.0.0.1:1".into(),
             keys,
+            configs: Arc::new(AgentConfigs::open(folder.path()).unwrap()),
+            build: BUILD.to_owned(),
             engine: handle.clone(),
             clock,
             stop_grace: GRACE,
@@ -333,6 +416,13 @@ impl Desk {
         let is = |town: &Arc<Town>| town.agent(&id()).is_some_and(|agent| agent.phase.word() == word);
         town.wait_for(is).await.unwrap();
         self.town()
+    }
+
+    /// Waits until the wrapper was asked for this.
+    async fn asked(&self, command: AgentCommand) {
+        while !self.relay.commands.lock().unwrap().contains(&command) {
+            self.settle().await;
+        }
     }
 
     /// Lets every task go as far as it can without time.
@@ -449,6 +539,9 @@ struct FakeRelay {
     presence: watch::Sender<WrapperPresence>,
     told: Mutex<VecDeque<NewEvent>>,
     commands: Mutex<Vec<AgentCommand>>,
+    configs: Mutex<Vec<SealedConfig>>,
+    /// Build and state of the wrapper.
+    wrapper: Mutex<(String, Option<WrapperState>)>,
 }
 
 #[async_trait]
@@ -479,6 +572,11 @@ impl RelayApi for FakeRelay {
         }
     }
 
+    async fn configure(&self, _: &AgentId, config: SealedConfig) -> Result<(), ApiError> {
+        self.configs.lock().unwrap().push(config);
+        Ok(())
+    }
+
     async fn append(&self, _: &LogId, events: Vec<NewEvent>) -> Result<AppendedAt, ApiError> {
         self.told.lock().unwrap().extend(events);
         Ok(AppendedAt { epoch: protocol::Epoch::new("e"), head: Seq::new(1) })
@@ -486,7 +584,15 @@ impl RelayApi for FakeRelay {
 
     async fn presence(&self, _: &AgentId) -> Result<Presence, ApiError> {
         let wrapper = *self.presence.borrow();
-        Ok(Presence { wrapper, since: Timestamp::default(), state: None, last_activity: None })
+        let (version, state) = self.wrapper.lock().unwrap().clone();
+        Ok(Presence {
+            wrapper,
+            since: Timestamp::default(),
+            state,
+            last_activity: None,
+            version: Some(version),
+            protocol: Some(protocol::PROTOCOL),
+        })
     }
 
     async fn remove_log(&self, _: &LogId) -> Result<(), ApiError> {

@@ -63,6 +63,9 @@ impl LocalLauncher {
             }
         }
         command.env("GASTOWN_WRAPPER_TOKEN", spec.token.expose());
+        if let Ok(config) = serde_json::to_string(&spec.config.seal()) {
+            command.env("GASTOWN_TOWN_CONFIG", config);
+        }
         command.process_group(0);
         command
     }

@@ -187,6 +187,7 @@ fn spec() -> LaunchSpec {
         generation: 1,
         relay: "http://127.0.0.1:1".into(),
         token: Secret::new("secret-token"),
+        config: protocol::config::TownConfig::default(),
     }
 }
 

@@ -6,6 +6,7 @@ mod access;
 mod agents;
 #[cfg(feature = "bin")]
 mod binary;
+mod config;
 mod dashboard;
 mod launching;
 mod login;

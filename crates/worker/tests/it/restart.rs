@@ -87,6 +87,43 @@ async fn a_wrapper_that_outlived_its_worker_comes_back_with_its_old_token() {
 }
 
 #[tokio::test]
+async fn a_wrapper_of_an_older_build_is_replaced_when_it_is_idle() {
+    let town = TestWorker::start_with(|config| config.with_stop_agents_on_exit(false)).await;
+    let mut wrapper = town.launch("toast").await;
+    let (folder, store) = town.stop().await;
+
+    let town = TestWorker::start_over(folder, store, FakeLauncher::blind(), |config| {
+        config.with_reconnect_grace(Duration::from_secs(1)).with_wrapper_build("99.0.0")
+    })
+    .await;
+    wrapper.spec.relay = town.url("");
+    let mut link = FakeLink::connect(&wrapper).await;
+    link.event("agent.status", &json!({ "state": "busy" })).await;
+    link.event("agent.status", &json!({ "state": "idle" })).await;
+    assert_eq!(link.command().await.1, protocol::Command::Stop { drain: true });
+    drop(link);
+    let next = town.launcher.next().await;
+    assert_eq!(next.spec.generation, 2);
+    town.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrapper_of_another_protocol_is_replaced_at_once() {
+    let town = TestWorker::start_with(|config| config.with_stop_agents_on_exit(false)).await;
+    let mut wrapper = town.launch("toast").await;
+    let (folder, store) = town.stop().await;
+
+    let town = TestWorker::start_over(folder, store, FakeLauncher::blind(), |config| {
+        config.with_reconnect_grace(Duration::from_secs(600))
+    })
+    .await;
+    wrapper.spec.relay = town.url("");
+    FakeLink::refused(&wrapper, 2).await;
+    assert_eq!(town.launcher.next().await.spec.generation, 2);
+    town.stop().await;
+}
+
+#[tokio::test]
 async fn p22_two_workers_of_one_town_agree() {
     let one = TestWorker::start().await;
     let other =

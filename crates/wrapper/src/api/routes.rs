@@ -3,36 +3,50 @@
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{DefaultBodyLimit, FromRequest, Request, State},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use protocol::{Answer, Command, ModelRef, PermissionReply, Prompt, limits};
+use protocol::{
+    Answer, Command, PermissionReply, Prompt,
+    config::{ConfigError, TownConfig, TurnConfig},
+    frame::WrapperState,
+    limits,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{ApiAnswer, ApiAsk, ApiError, ApiRequest, JobStatus};
-use crate::link::Token;
+use crate::{
+    link::{LinkHandle, Token},
+    metrics,
+};
+
+/// The header that the town's config comes in, as JSON.
+const TOWN_CONFIG: &str = "x-town-config";
 
 #[derive(Clone)]
 struct Job {
     token: Token,
     status: watch::Receiver<JobStatus>,
+    link: LinkHandle,
     requests: mpsc::Sender<ApiRequest>,
 }
 
 pub(super) fn router(
     token: Token,
     status: watch::Receiver<JobStatus>,
+    link: LinkHandle,
     requests: mpsc::Sender<ApiRequest>,
 ) -> Router {
-    let job = Job { token, status, requests };
+    let job = Job { token, status, link, requests };
     Router::new()
-        .route("/health", get(async || Json(json!({ "ok": true }))))
+        .route("/health", get(health))
+        .route("/metrics", get(numbers))
         .route("/job/status", get(job_status))
         .route("/job/prompt", post(prompt))
         .route("/job/command", post(slash))
@@ -44,6 +58,7 @@ pub(super) fn router(
         .method_not_allowed_fallback(async || {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "the route has another method")
         })
+        .layer(middleware::from_fn_with_state(job.clone(), configured))
         .layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES))
         .layer(middleware::from_fn_with_state(job.clone(), authenticated))
         .with_state(job)
@@ -62,17 +77,60 @@ async fn authenticated(State(job): State<Job>, request: Request, next: Next) -> 
     }
 }
 
+/// Takes the town's config that comes with any call, before what the call asks for.
+async fn configured(State(job): State<Job>, mut request: Request, next: Next) -> Response {
+    if let Some(text) = request.headers_mut().remove(TOWN_CONFIG) {
+        let config = std::str::from_utf8(text.as_bytes()).map_err(|_| ConfigError::NoObject);
+        let ask = config.and_then(TownConfig::parse).map(ApiAsk::Configure).map_err(|error| wrong(&error));
+        let taken = match ask {
+            Ok(ask) => job.ask(ask).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken {
+            return refused(&error);
+        }
+    }
+    next.run(request).await
+}
+
+async fn health(State(job): State<Job>) -> Json<Value> {
+    let (status, link) = (job.status.borrow().clone(), job.link.state().borrow().name());
+    let state = status.wrapper.unwrap_or(WrapperState::Starting);
+    Json(json!({
+        "healthy": matches!(state, WrapperState::Idle | WrapperState::Active | WrapperState::Draining),
+        "state": metrics::state_name(state),
+        "version": env!("CARGO_PKG_VERSION"),
+        "protocol": protocol::PROTOCOL,
+        "sessionId": status.session_id,
+        "link": link,
+    }))
+}
+
+async fn numbers(State(job): State<Job>) -> Response {
+    let (status, link) = (job.status.borrow().clone(), job.link.state().borrow().clone());
+    let text = metrics::text(&status, &link, job.link.lag());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
 async fn job_status(State(job): State<Job>) -> Json<JobStatus> {
     Json(job.status.borrow().clone())
 }
 
-async fn prompt(State(job): State<Job>, body: Bytes) -> Response {
+/// A body within the limit. One that is too long is refused as every wrong one is.
+struct Body(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let body = Bytes::from_request(request, state).await;
+        body.map(Self).map_err(|error| refused(&ApiError::InvalidRequest(error.body_text())))
+    }
+}
+
+async fn prompt(State(job): State<Job>, Body(body): Body) -> Response {
     let asked = read::<Map<String, Value>>(&body).and_then(|mut fields| {
-        let turn = TURN.iter().filter_map(|name| fields.remove_entry(*name)).collect();
-        let model = fields.get("model").and_then(Value::as_str).map(named_model).transpose()?;
-        if let Some(model) = model {
-            fields.insert("model".to_owned(), json!(model));
-        }
+        let turn = TurnConfig::take_from(&mut fields).map_err(|error| wrong(&error))?;
         let prompt: Prompt =
             serde_json::from_value(Value::Object(fields)).map_err(|error| invalid(&error))?;
         if prompt.text.as_ref().is_none_or(String::is_empty)
@@ -85,7 +143,7 @@ async fn prompt(State(job): State<Job>, body: Bytes) -> Response {
     job.answer(asked).await
 }
 
-async fn slash(State(job): State<Job>, body: Bytes) -> Response {
+async fn slash(State(job): State<Job>, Body(body): Body) -> Response {
     #[derive(Deserialize)]
     struct Slash {
         name: String,
@@ -95,7 +153,7 @@ async fn slash(State(job): State<Job>, body: Bytes) -> Response {
     job.command(read(&body).map(|Slash { name, arguments }| Command::Slash { name, arguments })).await
 }
 
-async fn answer_permission(State(job): State<Job>, body: Bytes) -> Response {
+async fn answer_permission(State(job): State<Job>, Body(body): Body) -> Response {
     #[derive(Deserialize)]
     struct Permission {
         id: String,
@@ -110,11 +168,11 @@ async fn answer_permission(State(job): State<Job>, body: Bytes) -> Response {
     .await
 }
 
-async fn answer_question(State(job): State<Job>, body: Bytes) -> Response {
+async fn answer_question(State(job): State<Job>, Body(body): Body) -> Response {
     job.command(read::<Answer>(&body).map(Command::Question)).await
 }
 
-async fn reject_question(State(job): State<Job>, body: Bytes) -> Response {
+async fn reject_question(State(job): State<Job>, Body(body): Body) -> Response {
     #[derive(Deserialize)]
     struct Reject {
         id: String,
@@ -141,10 +199,7 @@ impl Job {
                 (StatusCode::ACCEPTED, Json(json!({ "messageId": message_id }))).into_response()
             }
             Ok(ApiAnswer::Done(data)) => Json(data.unwrap_or_else(|| json!({ "ok": true }))).into_response(),
-            Err(error) => {
-                let (status, code) = error.code();
-                refuse(status, code, &error.to_string())
-            }
+            Err(error) => refused(&error),
         }
     }
 
@@ -169,15 +224,8 @@ impl ApiError {
     }
 }
 
-/// The fields of a prompt that are about the turn.
-const TURN: [&str; 5] = ["autoCommit", "condenseOnComplete", "upstreamBranch", "variant", "tools"];
-
-/// A model may be given as `provider/model`.
-fn named_model(name: &str) -> Result<ModelRef, ApiError> {
-    let (provider, model) = name.split_once('/').ok_or_else(|| {
-        ApiError::InvalidRequest("a model is {providerID, modelID} or \"provider/model\"".to_owned())
-    })?;
-    Ok(ModelRef { provider_id: provider.to_owned(), model_id: model.to_owned() })
+fn wrong(error: &ConfigError) -> ApiError {
+    ApiError::InvalidRequest(error.to_string())
 }
 
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
@@ -186,6 +234,11 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
 
 fn invalid(error: &serde_json::Error) -> ApiError {
     ApiError::InvalidRequest(format!("the body is not understood: {error}"))
+}
+
+fn refused(error: &ApiError) -> Response {
+    let (status, code) = error.code();
+    refuse(status, code, &error.to_string())
 }
 
 fn refuse(status: StatusCode, code: &str, message: &str) -> Response {

@@ -4,6 +4,7 @@ use protocol::PermissionReply;
 use serde_json::json;
 
 use super::*;
+use crate::link::LinkState;
 
 #[tokio::test]
 async fn its_port_and_token_are_in_a_file_for_the_owner_alone_as_long_as_it_runs() {
@@ -19,7 +20,7 @@ async fn its_port_and_token_are_in_a_file_for_the_owner_alone_as_long_as_it_runs
 #[tokio::test]
 async fn p17_every_route_wants_the_token() {
     let served = Served::start().await;
-    for route in ["health", "job/status", "job/prompt", "nowhere"] {
+    for route in ["health", "metrics", "job/status", "job/prompt", "nowhere"] {
         for token in [None, Some("wrong")] {
             let mut request = client().get(served.url(route));
             if let Some(token) = token {
@@ -39,11 +40,49 @@ async fn the_status_is_the_latest() {
         status.state = "busy".to_owned();
         status.session_id = Some("ses_1".to_owned());
         status.outbox = OutboxDepth { events: 2, bytes: 300 };
+        status.inflight = vec!["msg_1".to_owned()];
+        (status.restarts, status.last_error) = (1, Some("it died".to_owned()));
     });
     let (status, body) = served.get("job/status").await;
-    let expected = json!({ "state": "busy", "sessionId": "ses_1", "inflight": [], "outbox": { "events": 2, "bytes": 300 } });
+    let expected = json!({
+        "state": "busy", "sessionId": "ses_1", "inflight": ["msg_1"], "outbox": { "events": 2, "bytes": 300 },
+        "restarts": 1, "lastError": "it died",
+    });
     assert_eq!((status, body), (200, expected));
-    assert_eq!(served.get("health").await, (200, json!({ "ok": true })));
+}
+
+#[tokio::test]
+async fn health_says_where_the_wrapper_is_and_what_it_speaks() {
+    let served = Served::start().await;
+    let health = |healthy: bool, state: &str, session: Value| {
+        let version = env!("CARGO_PKG_VERSION");
+        json!({
+            "healthy": healthy, "state": state, "version": version, "protocol": 1, "sessionId": session, "link": "live",
+        })
+    };
+    assert_eq!(served.get("health").await, (200, health(false, "starting", Value::Null)));
+    for (state, healthy, word) in [
+        (WrapperState::Idle, true, "idle"),
+        (WrapperState::Active, true, "active"),
+        (WrapperState::Draining, true, "draining"),
+        (WrapperState::Stopping, false, "stopping"),
+    ] {
+        served.status.send_modify(|status| {
+            (status.wrapper, status.session_id) = (Some(state), Some("ses_1".to_owned()));
+        });
+        assert_eq!(served.get("health").await, (200, health(healthy, word, json!("ses_1"))));
+    }
+}
+
+#[tokio::test]
+async fn its_numbers_are_there_as_text() {
+    let served = Served::start().await;
+    served.status.send_modify(|status| status.outbox.events = 3);
+    let response = served.request(reqwest::Method::GET, "metrics").send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4");
+    let text = response.text().await.unwrap();
+    assert!(text.contains("gastown_wrapper_outbox_events 3\n"), "{text}");
+    assert!(text.contains("gastown_wrapper_link{state=\"live\"} 1\n"), "{text}");
 }
 
 #[tokio::test]
@@ -55,8 +94,8 @@ async fn a_prompt_is_accepted_with_its_message_id_and_its_turn() {
     assert_eq!(answer, (202, json!({ "messageId": "msg_1" })));
     let ApiAsk::Prompt { prompt, turn } = ask else { panic!("{ask:?}") };
     assert_eq!((prompt.text.as_deref(), prompt.delivery), (Some("hi"), protocol::Delivery::Interrupt));
-    assert_eq!(prompt.model.unwrap().model_id, "auto");
-    assert_eq!(Value::Object(turn), json!({ "autoCommit": true, "tools": { "bash": false } }));
+    let model = json!({ "providerID": "kilo", "modelID": "auto" });
+    assert_eq!(json!(turn), json!({ "autoCommit": true, "tools": { "bash": false }, "model": model }));
 }
 
 #[tokio::test]
@@ -85,20 +124,80 @@ async fn each_route_gives_its_command() {
     }
 }
 
+/// Every route of §10, its method, and a body that it takes.
+const ROUTES: &[(&str, &str, &str)] = &[
+    ("GET", "health", ""),
+    ("GET", "metrics", ""),
+    ("GET", "job/status", ""),
+    ("POST", "job/prompt", r#"{"text":"hi"}"#),
+    ("POST", "job/command", r#"{"name":"init"}"#),
+    ("POST", "job/answer-permission", r#"{"id":"p","reply":"once"}"#),
+    ("POST", "job/answer-question", r#"{"id":"q","answers":[]}"#),
+    ("POST", "job/reject-question", r#"{"id":"q"}"#),
+    ("POST", "job/abort", ""),
+];
+
 #[tokio::test]
-async fn an_error_has_its_status_and_its_word() {
+async fn every_route_answers_every_error_with_its_status_and_word() {
     let mut served = Served::start().await;
-    for (error, status, word) in [
-        (ApiError::InvalidRequest("x".to_owned()), 400, "INVALID_REQUEST"),
-        (ApiError::NoJob, 400, "NO_JOB"),
-        (ApiError::NotFound("x".to_owned()), 404, "NOT_FOUND"),
-        (ApiError::Conflict("x".to_owned()), 409, "JOB_CONFLICT"),
-        (ApiError::AgentUnreachable("x".to_owned()), 502, "AGENT_UNREACHABLE"),
-        (ApiError::Internal("x".to_owned()), 500, "INTERNAL"),
-    ] {
-        let message = error.to_string();
-        let (answer, _) = served.post("job/abort", &json!({}), Err(error)).await;
-        assert_eq!(answer, (status, json!({ "error": word, "message": message })));
+    for (method, route, body) in ROUTES {
+        let method: reqwest::Method = method.parse().unwrap();
+        let request = |served: &Served| served.request(method.clone(), route).body(*body);
+        let refused = |status: u16, (was, answer): (u16, Value), word: &str| {
+            assert_eq!((was, &answer["error"]), (status, &json!(word)), "{method} {route}");
+            assert!(answer["message"].as_str().is_some_and(|message| !message.is_empty()), "{route}");
+        };
+        let other = if method == reqwest::Method::GET { reqwest::Method::POST } else { reqwest::Method::GET };
+        refused(405, answer(served.request(other, route)).await, "METHOD_NOT_ALLOWED");
+        refused(404, answer(served.request(method.clone(), &format!("{route}/more"))).await, "NOT_FOUND");
+        let odd = request(&served).header("X-Town-Config", r#"{"colour":"blue"}"#);
+        refused(400, answer(odd).await, "INVALID_REQUEST");
+        if method == reqwest::Method::GET {
+            continue;
+        }
+        if !body.is_empty() {
+            refused(
+                400,
+                answer(served.request(method.clone(), route).body("no JSON")).await,
+                "INVALID_REQUEST",
+            );
+            let long = format!(r#"{{"text":"{}"}}"#, "x".repeat(protocol::limits::HTTP_BODY_BYTES));
+            refused(400, answer(served.request(method.clone(), route).body(long)).await, "INVALID_REQUEST");
+        }
+        for (error, status, word) in [
+            (ApiError::InvalidRequest("x".to_owned()), 400, "INVALID_REQUEST"),
+            (ApiError::NoJob, 400, "NO_JOB"),
+            (ApiError::NotFound("x".to_owned()), 404, "NOT_FOUND"),
+            (ApiError::Conflict("x".to_owned()), 409, "JOB_CONFLICT"),
+            (ApiError::AgentUnreachable("x".to_owned()), 502, "AGENT_UNREACHABLE"),
+            (ApiError::Internal("x".to_owned()), 500, "INTERNAL"),
+        ] {
+            let call = answer(request(&served));
+            let requests = &mut served.requests;
+            let refusal = async { requests.recv().await.unwrap().answer.send(Err(error)).unwrap() };
+            refused(status, tokio::join!(call, refusal).0, word);
+        }
+    }
+    assert_eq!(served.requests.len(), 0);
+}
+
+#[tokio::test]
+async fn a_config_comes_before_what_is_asked_and_with_any_call() {
+    let mut served = Served::start().await;
+    for (method, route, body) in ROUTES {
+        let request = served.request(method.parse().unwrap(), route).body(*body);
+        let call = request.header("X-Town-Config", r#"{"variant":"high"}"#).send();
+        let requests = &mut served.requests;
+        let asked = async {
+            let ApiRequest { ask, answer } = requests.recv().await.unwrap();
+            let ApiAsk::Configure(config) = ask else { panic!("{ask:?}") };
+            assert_eq!(config.turn.variant.as_deref(), Some("high"));
+            answer.send(Ok(ApiAnswer::Done(None))).unwrap();
+            if *method == "POST" {
+                requests.recv().await.unwrap().answer.send(Ok(ApiAnswer::Done(None))).unwrap();
+            }
+        };
+        assert_eq!(tokio::join!(call, asked).0.unwrap().status(), 200, "{route}");
     }
 }
 
@@ -143,7 +242,15 @@ impl Served {
         let (status, shown) = watch::channel(JobStatus::default());
         let (sender, requests) = mpsc::channel(4);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let api = Api::start(listener, dir.path(), shown, sender).unwrap();
+        let api = Api::start(
+            listener,
+            dir.path(),
+            shown,
+            LinkHandle::still(LinkState::Live),
+            sender,
+            &LogTail::new(),
+        )
+        .unwrap();
         let file = serde_json::from_slice(&std::fs::read(dir.path().join("api.json")).unwrap()).unwrap();
         Self { api, dir, file, status, requests }
     }

@@ -5,6 +5,7 @@ use std::{future::Future, pin::Pin};
 use protocol::{
     CommandResult, ErrorCode, Timestamp,
     codec::Frame as _,
+    config::SealedConfig,
     frame::{ToWrapper, WrapperState},
 };
 use tokio::sync::{mpsc, watch};
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::{
     Clock,
+    metrics::LagWatch,
     outbox::{Outbox, OutboxError, Progress},
 };
 
@@ -47,8 +49,10 @@ pub(super) struct Driver {
     pub(super) clock: Clock,
     pub(super) inputs: mpsc::Receiver<Input>,
     pub(super) commands: mpsc::Sender<Commanded>,
+    pub(super) config: watch::Sender<Option<SealedConfig>>,
     pub(super) state: watch::Sender<LinkState>,
     pub(super) progress: watch::Receiver<Progress>,
+    pub(super) lag: LagWatch,
 }
 
 impl Driver {
@@ -74,7 +78,7 @@ impl Driver {
                 happened = wire.next() => self.happened(&mut wire, happened),
                 input = self.inputs.recv() => self.asked(input),
                 changed = self.progress.changed() => match changed {
-                    Ok(()) => self.machine.handle_progress(*self.progress.borrow_and_update()),
+                    Ok(()) => self.progressed(),
                     // Nothing can be sent without the outbox, and nothing will come.
                     Err(_) => self.machine.handle_bye("the outbox is closed"),
                 },
@@ -107,7 +111,7 @@ impl Driver {
             Action::Resume { acked } => {
                 let resumed = self.outbox.resume(acked).await;
                 if self.managed(resumed).is_some() {
-                    self.machine.handle_progress(*self.progress.borrow_and_update());
+                    self.progressed();
                     self.machine.handle_resumed(self.clock.now(), acked);
                 }
             }
@@ -125,8 +129,11 @@ impl Driver {
                 let replaced = self.outbox.replace(number, reason).await;
                 self.managed(replaced);
             }
-            Action::Deliver { id, command, config } => {
-                if let Err(error) = self.commands.try_send((id, command, config)) {
+            Action::Configure(config) => {
+                self.config.send_replace(Some(config));
+            }
+            Action::Deliver { id, command } => {
+                if let Err(error) = self.commands.try_send((id, command)) {
                     let (code, message, (id, ..)) = match error {
                         mpsc::error::TrySendError::Full(commanded) => {
                             (ErrorCode::RateLimited, "too many commands wait for this agent", commanded)
@@ -144,6 +151,12 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn progressed(&mut self) {
+        let progress = *self.progress.borrow_and_update();
+        self.lag.progress(self.clock.now(), progress);
+        self.machine.handle_progress(progress);
     }
 
     fn happened(&mut self, wire: &mut Wire, happened: Happened) {

@@ -7,10 +7,10 @@ use std::{
 
 use protocol::{
     AgentId, Backoff, CloseCode, Command, CommandId, CommandResult, ErrorCode, ProducerId, Timestamp, TownId,
+    config::SealedConfig,
     frame::{FromWrapper, IngestLimits, RuntimeInfo, ToWrapper, WrapperState},
     limits,
 };
-use serde_json::Value;
 
 use super::LinkState;
 use crate::{
@@ -50,7 +50,9 @@ pub(super) enum Action {
     /// Tell the outbox that this event will never be taken.
     Replace { number: u64, reason: &'static str },
     /// Hand this to the wrapper; if it has no room, [`Machine::handle_result`] with a refusal.
-    Deliver { id: CommandId, command: Command, config: Option<Value> },
+    Deliver { id: CommandId, command: Command },
+    /// This is the town's config.
+    Configure(SealedConfig),
     /// Close the connection, with this code if it is still of use; nothing of it is handled any more.
     Close { code: CloseCode, reason: String },
 }
@@ -208,7 +210,10 @@ impl Machine {
     /// There is no connection any more, or none came about. The code is the peer's.
     pub(super) fn handle_disconnected(&mut self, now: Moment, close: Option<(CloseCode, String)>) {
         self.actions.retain(|action| {
-            matches!(action, Action::Ack { .. } | Action::Replace { .. } | Action::Deliver { .. })
+            matches!(
+                action,
+                Action::Ack { .. } | Action::Replace { .. } | Action::Configure(_) | Action::Deliver { .. }
+            )
         });
         let until = match &self.phase {
             Phase::Waiting { .. } | Phase::Over(_) => return,
@@ -251,8 +256,12 @@ impl Machine {
     pub(super) fn handle_frame(&mut self, now: Moment, frame: ToWrapper) {
         self.hear(now);
         match (frame, &mut self.phase) {
-            (ToWrapper::Welcome { acked, limits, .. }, Phase::Opening { limits: welcomed @ None, .. }) => {
+            (
+                ToWrapper::Welcome { acked, limits, config, .. },
+                Phase::Opening { limits: welcomed @ None, .. },
+            ) => {
                 *welcomed = Some(limits);
+                self.actions.extend(config.map(Action::Configure));
                 self.actions.push_back(Action::Resume { acked });
             }
             (ToWrapper::Ack { through, .. }, Phase::Live(live)) => {
@@ -269,7 +278,10 @@ impl Machine {
                 }
             }
             (ToWrapper::Command { id, command, config }, Phase::Live(_)) => match self.commands.ask(&id) {
-                Asked::First => self.actions.push_back(Action::Deliver { id, command, config }),
+                Asked::First => {
+                    self.actions.extend(config.map(Action::Configure));
+                    self.actions.push_back(Action::Deliver { id, command });
+                }
                 Asked::UnderWay => {}
                 Asked::Answered(result) => self.say_result(result),
             },

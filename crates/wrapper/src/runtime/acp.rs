@@ -39,7 +39,7 @@ use std::{
 
 use async_trait::async_trait;
 use protocol::{agent::Failed, frame::RuntimeInfo};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -53,7 +53,7 @@ use self::{
 use super::{
     AgentRuntime, RunningAgent, SIGNALS, Start,
     control::Control,
-    failed,
+    exposed, failed, mcp,
     process::{AgentProcess, Launch},
     record::Record,
 };
@@ -109,14 +109,6 @@ impl Acp {
     pub fn with_mcp_servers(self, file: impl Into<PathBuf>) -> Self {
         Self { mcp_servers: Some(file.into()), ..self }
     }
-
-    async fn mcp_servers(&self) -> Result<Value, Failed> {
-        let Some(file) = &self.mcp_servers else { return Ok(json!([])) };
-        let told = |why: String| failed(format!("the MCP servers in {}: {why}", file.display()));
-        let text = tokio::fs::read_to_string(file).await.map_err(|error| told(error.to_string()))?;
-        let servers: Value = serde_json::from_str(&text).map_err(|error| told(error.to_string()))?;
-        if servers.is_array() { Ok(servers) } else { Err(told("they are no JSON array".to_owned())) }
-    }
 }
 
 #[async_trait]
@@ -129,17 +121,18 @@ impl AgentRuntime for Acp {
         let folder = start.directory.canonicalize().map_err(|error| {
             failed(format!("the work folder {} cannot be used: {error}", start.directory.display()))
         })?;
-        let servers = self.mcp_servers().await?;
+        let servers = json!(mcp::read(self.mcp_servers.as_deref()).await?);
         Record::end_what_is_left(&start.state_dir, GRACE).await;
         let fifo = start.state_dir.join("agent-stdin");
         let (stdin, mut pipe) = Pipe::open(&fifo)
             .map_err(|error| failed(format!("{} cannot be made: {error}", fifo.display())))?;
+        let environment: Vec<_> = self.environment.iter().cloned().chain(exposed(&start.env)).collect();
         let launch = Launch {
             guard: &self.guard,
             command: &self.command,
             stdin: Some(&fifo),
             directory: &folder,
-            environment: &self.environment,
+            environment: &environment,
             grace: GRACE,
         };
         let mut process = AgentProcess::start(&launch, |stdout| pipe.read(stdout))?;
@@ -158,7 +151,7 @@ impl AgentRuntime for Acp {
         match ready {
             Ok(ready) => {
                 process.find_agent();
-                Ok(self.run(ready, process, pipe, &folder, &start, &tasks))
+                Ok(self.run(ready, process, pipe, &folder, environment, &start, &tasks))
             }
             Err(why) => {
                 process.stop().await;
@@ -175,6 +168,7 @@ impl Acp {
         process: AgentProcess,
         pipe: Pipe,
         folder: &Path,
+        environment: Vec<(OsString, OsString)>,
         start: &Start,
         tasks: &TaskTracker,
     ) -> RunningAgent {
@@ -200,7 +194,7 @@ impl Acp {
             settings,
             can,
             pipe,
-            terminals: Terminals::new(self.guard.clone(), folder, self.environment.clone(), news),
+            terminals: Terminals::new(self.guard.clone(), folder, environment, news),
             process,
             signals,
             stop,

@@ -24,7 +24,7 @@ use std::{
 
 use async_trait::async_trait;
 use protocol::{agent::Failed, frame::RuntimeInfo};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{sleep, timeout},
@@ -38,7 +38,7 @@ use self::{
     health::Health,
 };
 use super::{
-    AgentRuntime, Ended, RunningAgent, SIGNALS, Signal, Start, failed, output,
+    AgentRuntime, Ended, RunningAgent, SIGNALS, ServerState, Signal, Start, exposed, failed, mcp, output,
     process::{AgentProcess, Launch},
     record::Record,
 };
@@ -61,6 +61,7 @@ pub struct AgentServer {
     binary: Option<PathBuf>,
     guard: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    mcp_servers: Option<PathBuf>,
     patience: Patience,
 }
 
@@ -68,7 +69,8 @@ impl AgentServer {
     /// A server from `PATH`, under the guard that this command runs (its words; the guard's arguments are appended).
     #[must_use]
     pub fn new(flavour: Flavour, guard: Vec<OsString>) -> Self {
-        Self { flavour, binary: None, guard, environment: Vec::new(), patience: Patience::default() }
+        let (environment, patience) = (Vec::new(), Patience::default());
+        Self { flavour, binary: None, guard, environment, mcp_servers: None, patience }
     }
 
     /// From a wrapper's options; the guard is this program's own `guard` subcommand, unless the options name another.
@@ -77,7 +79,8 @@ impl AgentServer {
     /// When this program's own path cannot be found out.
     pub fn from_options(flavour: Flavour, options: &Options) -> Result<Self, OptionsError> {
         let guard = options.guard_command(flavour.name())?;
-        Ok(Self { binary: options.agent_bin.clone(), ..Self::new(flavour, guard) })
+        let mcp_servers = options.mcp_servers.clone();
+        Ok(Self { binary: options.agent_bin.clone(), mcp_servers, ..Self::new(flavour, guard) })
     }
 
     /// With this binary, or the one in the `node_modules` of this folder.
@@ -93,6 +96,12 @@ impl AgentServer {
         self
     }
 
+    /// With the MCP servers in this file: a JSON array as the Agent Client Protocol's `session/new` takes it.
+    #[must_use]
+    pub fn with_mcp_servers(self, file: impl Into<PathBuf>) -> Self {
+        Self { mcp_servers: Some(file.into()), ..self }
+    }
+
     /// With this patience.
     #[must_use]
     pub fn with_patience(self, patience: Patience) -> Self {
@@ -106,7 +115,7 @@ impl AgentServer {
     }
 
     /// The server's environment, besides this process's own.
-    fn environment_with(&self, login: &Login) -> Vec<(OsString, OsString)> {
+    fn environment_with(&self, start: &Start, login: &Login) -> Vec<(OsString, OsString)> {
         let mut environment: Vec<(OsString, OsString)> = ["DISABLE_AUTOUPDATE", "ENABLE_QUESTION_TOOL"]
             .map(|suffix| self.flavour.variable(suffix))
             .into_iter()
@@ -114,6 +123,7 @@ impl AgentServer {
             .map(|name| (name.into(), "1".into()))
             .collect();
         environment.extend(self.environment.iter().cloned());
+        environment.extend(exposed(&start.env));
         environment.push((self.flavour.variable("SERVER_USERNAME").into(), login.username.clone().into()));
         environment.push((self.flavour.variable("SERVER_PASSWORD").into(), login.password.clone().into()));
         environment
@@ -140,6 +150,9 @@ impl AgentRuntime for AgentServer {
         let directory = start.directory.canonicalize().map_err(|error| {
             failed(format!("the work folder {} cannot be used: {error}", start.directory.display()))
         })?;
+        let mcp_servers = mcp::read(self.mcp_servers.as_deref()).await?;
+        let mcp_servers: Result<Vec<Value>, String> = mcp_servers.iter().map(mcp::for_agent_server).collect();
+        let mcp_servers = mcp_servers.map_err(|why| failed(format!("the MCP servers: {why}")))?;
         Record::end_what_is_left(&start.state_dir, GRACE).await;
         let login = self.login();
         let command = [
@@ -157,11 +170,14 @@ impl AgentRuntime for AgentServer {
             command: &command,
             stdin: None,
             directory: &directory,
-            environment: &self.environment_with(&login),
+            environment: &self.environment_with(&start, &login),
             grace: GRACE,
         };
         let mut process = AgentProcess::start(&launch, |stdout| output::drain(stdout, tell_url(said)))?;
-        match self.make_ready(&process, listening, &directory, login, start.resume.as_deref()).await {
+        match self
+            .make_ready(&process, listening, &directory, login, mcp_servers, start.resume.as_deref())
+            .await
+        {
             Ok(ready) => Ok(self.run(ready, process, &start)),
             Err(message) => {
                 process.stop().await;
@@ -180,6 +196,8 @@ struct Ready {
     stream: EventStream,
     session: String,
     resumed: bool,
+    /// What it says of a session that goes on.
+    state: Option<ServerState>,
     context_limits: BTreeMap<String, u64>,
 }
 
@@ -191,6 +209,7 @@ impl AgentServer {
         listening: oneshot::Receiver<String>,
         directory: &std::path::Path,
         login: Login,
+        mcp_servers: Vec<Value>,
         resume: Option<&str>,
     ) -> Result<Ready, String> {
         let name = self.flavour.name();
@@ -209,14 +228,24 @@ impl AgentServer {
                 .await
                 .map_err(|late| no_events(format!("the stream did not begin {late}")))?
                 .map_err(|error| no_events(error.to_string()))?;
+            connect_mcp_servers(&api, &mcp_servers).await;
             let no_session = |why: String| format!("{name} gives no session: {why}");
             let (session, resumed) = within(opened, open_session(&api, resume))
                 .await
                 .map_err(|late| no_session(format!("there was none {late}")))?
                 .map_err(|error| no_session(error.to_string()))?;
+            // What it stored while nobody followed it: it may have been killed in the middle of a turn.
+            let state = if resumed {
+                let state = within(opened, server_state::fetch(&api, &session))
+                    .await
+                    .map_err(|late| no_session(format!("its messages did not come {late}")))?;
+                Some(state.map_err(|error| no_session(error.to_string()))?)
+            } else {
+                None
+            };
             // A server that does not tell them is no worse for it.
             let context_limits = within(answer, context_limits(&api)).await.unwrap_or_default();
-            Ok(Ready { api, url, login, version, stream, session, resumed, context_limits })
+            Ok(Ready { api, url, login, version, stream, session, resumed, state, context_limits })
         };
         tokio::select! {
             ready = ready => ready,
@@ -225,7 +254,7 @@ impl AgentServer {
     }
 
     fn run(&self, ready: Ready, process: AgentProcess, start: &Start) -> RunningAgent {
-        let Ready { api, url, login, version, stream, session, resumed, context_limits } = ready;
+        let Ready { api, url, login, version, stream, session, resumed, state, context_limits } = ready;
         let reach = json!({ "url": url, "username": login.username, "password": login.password });
         let record = Record::write(&start.state_dir, &process, &session, &reach);
         let (signals, receiver) = mpsc::channel(SIGNALS);
@@ -239,12 +268,33 @@ impl AgentServer {
             health: Health::new(start.clock.now(), self.patience),
             gone: process.gone(),
         };
-        let last = signals.try_reserve_owned().expect("nothing was sent yet");
+        if let Some(state) = state {
+            signals.try_send(Signal::CaughtUp(Box::new(state))).expect("nothing was sent yet");
+        }
+        let last = signals.try_reserve_owned().expect("there is room for more than one");
         tasks.spawn(drive(self.flavour.name(), follow, stream, last, process, record, stop.clone()));
         let info = RuntimeInfo { name: self.flavour.name().to_owned(), version };
         let control = Control { api, flavour: self.flavour, session: session.clone(), stop, tasks };
         let control = Arc::new(control);
         RunningAgent { info, session, resumed, context_limits, signals: receiver, control }
+    }
+}
+
+/// Gives the server its MCP servers. One that does not come up is told of in the log, and the agent goes without it, as it does with
+/// those of its own configuration.
+async fn connect_mcp_servers(api: &Api, servers: &[Value]) {
+    for server in servers {
+        let name = &server["name"];
+        match api.post(&["mcp"], server).await {
+            Ok(answer) => {
+                let status =
+                    name.as_str().map(|name| &answer[name]).filter(|status| status["status"] != "connected");
+                if let Some(status) = status {
+                    tracing::warn!(%name, %status, "an MCP server is not connected");
+                }
+            }
+            Err(error) => tracing::warn!(%name, %error, "the agent server does not take an MCP server"),
+        }
     }
 }
 

@@ -265,7 +265,11 @@ impl Life {
                 self.pass_on().await;
                 let Some(tree) = &mut self.tree else { return };
                 let missed = recovery::catch_up(self.book.view(), &state, tree, self.clock.timestamp());
+                let root = tree.root().map(ToOwned::to_owned);
                 missed.into_iter().for_each(|event| self.event(event));
+                if let Some(root) = root.filter(|root| recovery::is_idle(&state, root)) {
+                    self.turns.server_is_idle(recovery::is_answered(&state, &root));
+                }
             }
             Some(Signal::Ended(ended)) => self.ended(ended).await,
             None => {

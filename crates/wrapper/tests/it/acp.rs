@@ -241,6 +241,7 @@ impl Place {
             directory: self.folder(),
             state_dir: self.0.path().to_owned(),
             resume: resume.map(str::to_owned),
+            env: std::collections::BTreeMap::new(),
             clock: Clock::start(),
         }
     }

@@ -96,7 +96,7 @@ async fn a_slow_relay_gets_no_more_than_its_window() {
         assert_eq!(peer.append(5).await, (window * 5 + 1..=window * 5 + 5).collect::<Vec<_>>());
         // The answer to a command comes next: nothing was sent beyond the window.
         peer.say(&command(&format!("c{window}"))).await;
-        let (id, ..) = wrapper.link.commands.recv().await.unwrap();
+        let (id, _) = wrapper.link.commands.recv().await.unwrap();
         wrapper.link.handle().result(CommandResult::ok(id)).await;
         peer.result().await;
         peer.say(&ack(window * 5 + 5)).await;
@@ -109,7 +109,7 @@ async fn a_command_goes_to_the_wrapper_once_and_is_answered_twice() {
     let mut wrapper = Wrapper::start(&relay);
     let mut peer = relay.welcome(0).await;
     peer.say(&command("c1")).await;
-    let (id, command_taken, _) = wrapper.link.commands.recv().await.unwrap();
+    let (id, command_taken) = wrapper.link.commands.recv().await.unwrap();
     assert_eq!(command_taken, Command::Ping);
     wrapper.link.handle().result(CommandResult::ok(id)).await;
     assert_eq!(peer.result().await, "c1");

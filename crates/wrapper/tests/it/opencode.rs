@@ -1,6 +1,7 @@
 //! The runtime of agent servers, with a server whose every answer the test decides: its API is in the test, its process a script.
 
-mod fake;
+mod after_turn;
+pub(crate) mod fake;
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
@@ -102,8 +103,9 @@ async fn a_missing_binary_says_what_to_do() {
 #[tokio::test]
 async fn a_session_goes_on_if_the_server_still_has_it() {
     let place = Place::new(&[]).await;
-    let agent = place.start(Flavour::Opencode, Some(ROOT)).await.unwrap();
+    let mut agent = place.start(Flavour::Opencode, Some(ROOT)).await.unwrap();
     assert_eq!((agent.session.as_str(), agent.resumed), (ROOT, true));
+    assert!(matches!(next(&mut agent).await, Signal::CaughtUp(_)), "what it says of it comes first");
     agent.control.stop().await;
     let agent = place.start(Flavour::Opencode, Some("ses_lost")).await.unwrap();
     assert_eq!((agent.session.as_str(), agent.resumed), (ROOT, false));
@@ -363,6 +365,7 @@ impl Place {
             directory: self.work(),
             state_dir: self.state(),
             resume: resume.map(str::to_owned),
+            env: std::collections::BTreeMap::new(),
             clock: Clock::start(),
         }
     }
@@ -417,7 +420,7 @@ fn bears(pid: i32, mark: &str) -> bool {
         .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes()))
 }
 
-fn guard() -> Vec<std::ffi::OsString> {
+pub(crate) fn guard() -> Vec<std::ffi::OsString> {
     vec![env!("CARGO_BIN_EXE_gastown-wrapper").into(), "guard".into()]
 }
 

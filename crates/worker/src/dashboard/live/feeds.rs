@@ -242,7 +242,8 @@ mod tests {
     use async_trait::async_trait;
     use futures_util::stream::{self, BoxStream};
     use protocol::{
-        Command, CommandId, CommandResult, Epoch, NewEvent, RawData, Seq, Timestamp, frame::StartAt,
+        Command, CommandId, CommandResult, Epoch, NewEvent, RawData, Seq, Timestamp, config::SealedConfig,
+        frame::StartAt,
     };
     use relay::{ApiError, AppendedAt, Delivery, Presence};
     use tokio::sync::mpsc;
@@ -366,6 +367,10 @@ mod tests {
 
         async fn command(&self, _: &AgentId, _: CommandId, _: Command) -> Result<CommandResult, ApiError> {
             unreachable!("a page does not steer by itself")
+        }
+
+        async fn configure(&self, _: &AgentId, _: SealedConfig) -> Result<(), ApiError> {
+            unreachable!("a page configures nobody")
         }
 
         async fn append(&self, _: &LogId, _: Vec<NewEvent>) -> Result<AppendedAt, ApiError> {

@@ -3,6 +3,7 @@
 use futures_util::{SinkExt as _, StreamExt as _};
 use protocol::{
     Command, CommandId, NewEvent, Timestamp,
+    config::SealedConfig,
     frame::{FromWrapper, RuntimeInfo, ToWrapper},
 };
 use tokio::net::TcpStream;
@@ -17,19 +18,45 @@ use super::{in_time, wrappers::Launched};
 pub(crate) struct FakeLink {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     next: u64,
+    /// What it was greeted with, or commanded with last.
+    pub(crate) config: Option<SealedConfig>,
 }
 
 impl FakeLink {
     /// Connects as the wrapper that was launched, with the token that it was given.
     pub(crate) async fn connect(launched: &Launched) -> Self {
+        let mut link = Self::greet(launched, protocol::PROTOCOL).await;
+        link.config = link
+            .hear(|frame| match frame {
+                ToWrapper::Welcome { config, .. } => Some(config.clone()),
+                _ => None,
+            })
+            .await;
+        link
+    }
+
+    /// Connects as a wrapper of another protocol, and is turned away.
+    pub(crate) async fn refused(launched: &Launched, protocol: u32) {
+        let mut link = Self::greet(launched, protocol).await;
+        let closed = async {
+            loop {
+                if let Message::Close(_) = link.socket.next().await.expect("it is closed in order").unwrap() {
+                    return;
+                }
+            }
+        };
+        in_time("it is turned away", closed).await;
+    }
+
+    async fn greet(launched: &Launched, protocol: u32) -> Self {
         let spec = &launched.spec;
         let url = format!("{}/v1/ingest", spec.relay.replacen("http", "ws", 1));
         let request = ClientRequestBuilder::new(url.parse().unwrap())
             .with_header("Authorization", format!("Bearer {}", spec.token.expose()));
         let (socket, _) = in_time("the link is made", connect_async(request)).await.unwrap();
-        let mut link = Self { socket, next: 1 };
+        let mut link = Self { socket, next: 1, config: None };
         link.say(&FromWrapper::Hello {
-            protocol: 1,
+            protocol,
             wrapper_version: "0.1.0".into(),
             agent: spec.agent.id.clone(),
             town: spec.town.clone(),
@@ -39,7 +66,6 @@ impl FakeLink {
             next: 1,
         })
         .await;
-        link.hear(|frame| matches!(frame, ToWrapper::Welcome { .. }).then_some(())).await;
         link
     }
 
@@ -56,10 +82,11 @@ impl FakeLink {
     /// The next command; it is answered with success.
     pub(crate) async fn command(&mut self) -> (CommandId, Command) {
         let command = |frame: &ToWrapper| {
-            let ToWrapper::Command { id, command, .. } = frame else { return None };
-            Some((id.clone(), command.clone()))
+            let ToWrapper::Command { id, command, config } = frame else { return None };
+            Some((id.clone(), command.clone(), config.clone()))
         };
-        let (id, command) = self.hear(command).await;
+        let (id, command, config) = self.hear(command).await;
+        self.config = config;
         self.say(&FromWrapper::Result { id: id.clone(), ok: true, error: None, data: None }).await;
         (id, command)
     }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use protocol::{NewEvent, Seq, agent::EventsDropped};
+use protocol::{NewEvent, Seq, agent::EventsDropped, config::TownConfig};
 
 use super::*;
 use crate::outbox::rules::{Entry, Kind, Ledger};
@@ -97,6 +97,33 @@ fn a_silent_link_is_kept_alive_and_a_dead_one_is_left() {
     link.pass(1);
     assert_eq!(link.said.last().unwrap(), "close 1000");
     assert_eq!(link.machine.state(), LinkState::Down { since: Moment::from_ms(40_000) });
+}
+
+#[test]
+fn a_config_is_there_before_the_command_that_it_came_with() {
+    let mut link = Harness::new("");
+    link.open(0);
+    let with_config = |id: &str| ToWrapper::Command {
+        id: id.parse().unwrap(),
+        command: Command::Ping,
+        config: Some(config("high")),
+    };
+    link.frame(with_config("c1"));
+    // What is asked again is not done again, and a config of back then may be old.
+    link.frame(with_config("c1"));
+    link.frame(command("c2"));
+    assert_eq!(link.delivered, ["config high", "c1", "c2"]);
+}
+
+#[test]
+fn the_relay_greets_with_a_config() {
+    let mut link = Harness::new("");
+    assert!(link.connects());
+    link.machine.handle_connected(link.now);
+    let limits = link.limits;
+    link.frame(ToWrapper::Welcome { protocol: 1, acked: 0, limits, config: Some(config("low")) });
+    assert_eq!(link.delivered, ["config low"]);
+    assert_eq!(link.machine.state(), LinkState::Live);
 }
 
 #[test]
@@ -462,6 +489,10 @@ impl Harness {
                     self.ledger.replace(number, reason);
                 }
                 Action::Deliver { id, .. } => self.delivered.push(id.to_string()),
+                Action::Configure(config) => {
+                    let variant = config.open().unwrap().turn.variant.unwrap();
+                    self.delivered.push(format!("config {variant}"));
+                }
                 Action::Close { code, .. } => {
                     self.connecting = false;
                     self.said.push(format!("close {}", code.0));
@@ -501,6 +532,10 @@ fn ack(through: u64) -> ToWrapper {
 
 fn nack(first: u64, code: ErrorCode, retry_after_ms: Option<u64>) -> ToWrapper {
     ToWrapper::Nack { first, code, message: "no".to_owned(), retry_after_ms }
+}
+
+fn config(variant: &str) -> SealedConfig {
+    TownConfig::parse(&format!(r#"{{"variant":"{variant}"}}"#)).unwrap().seal()
 }
 
 fn command(id: &str) -> ToWrapper {

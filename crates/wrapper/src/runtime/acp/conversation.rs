@@ -167,7 +167,9 @@ impl Conversation {
     ) -> (String, Option<Give>) {
         self.emit.now = now;
         let parts = parts_of(prompt);
-        let content = parts.iter().map(|part| content::block(part, can)).collect();
+        // The protocol has no place of its own for instructions: they go before what the user says, who is not shown them.
+        let system = prompt.system.as_ref().map(|system| json!({ "type": "text", "text": system }));
+        let content = system.into_iter().chain(parts.iter().map(|part| content::block(part, can))).collect();
         let model = prompt.model.as_ref().map_or_else(
             || self.session.model.clone(),
             |model| Model { provider_id: model.provider_id.clone(), model_id: model.model_id.clone() },

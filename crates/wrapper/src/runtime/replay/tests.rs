@@ -130,6 +130,7 @@ fn start() -> Start {
         directory: PathBuf::from("/"),
         state_dir: PathBuf::from("/"),
         resume: None,
+        env: std::collections::BTreeMap::new(),
         clock: Clock::start(),
     }
 }

@@ -607,6 +607,7 @@ fn start_in(folder: &Path) -> Start {
         directory: folder.to_owned(),
         state_dir: folder.to_owned(),
         resume: None,
+        env: BTreeMap::new(),
         clock: Clock::start(),
     }
 }
