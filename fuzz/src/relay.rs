@@ -109,8 +109,11 @@ fn ingest(data: &[u8]) {
             assert!(step < STEPS, "the machine comes to rest");
             let Some(action) = link.poll(now) else { break };
             match action {
-                ingest::Action::Send(_) | ingest::Action::Presence { .. } | ingest::Action::Result(_) => {}
-                ingest::Action::Open(_) => link.handle_opened(&appended(acked, head, 0)),
+                ingest::Action::Send(_)
+                | ingest::Action::TurnAway(_)
+                | ingest::Action::Presence { .. }
+                | ingest::Action::Result(_) => {}
+                ingest::Action::Open(_) => link.handle_opened(&appended(acked, head, 0), None),
                 ingest::Action::Append(batch) => {
                     let producer = batch.producer.expect("a wrapper numbers its events");
                     let count = batch.events.len();
