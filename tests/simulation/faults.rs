@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 
-use crate::{agents::Order, network::Condition, seeds::Planted};
+use crate::{agents::Order, day::Trouble, network::Condition, seeds::Planted};
 
 /// One change of the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub(crate) enum Change {
         agent: usize,
         ms: i64,
     },
+    /// Of the agent server whose day it is.
+    Server(Trouble),
 }
 
 /// A kind of fault.
@@ -145,6 +147,27 @@ impl Schedule {
     pub(crate) fn next(&mut self, now: Duration) -> Option<Change> {
         let first = self.0.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())
+    }
+
+    /// Something between one agent and its readers fails, until then.
+    pub(crate) fn fault_of_the_way(&mut self, now: Duration, end: Duration, random: &mut StdRng) {
+        let owner = ["agent/0/", "viewer/"][random.random_range(0..2)].to_owned();
+        let connections = |condition| Change::Connections { owner: owner.clone(), condition };
+        let machine = ["agents", "viewers"][random.random_range(0..2)];
+        let (fault, mended) = match random.random_range(0..11) {
+            0 => (Change::RelayCrashes, Change::RelayStarts),
+            1 => return self.at(now, Change::RelayDrains),
+            2 | 3 => (Change::Wrapper(Order::Kill { agent: 0 }), Change::Wrapper(Order::Start { agent: 0 })),
+            4 => return self.at(now, connections(Condition::Cut)),
+            5 => (connections(Condition::Stalled), connections(Condition::Good)),
+            6 => return self.at(now, connections(Condition::HalfOpen)),
+            7 => return self.at(now, connections(Condition::Severed)),
+            8 => (Change::Partition { machine }, Change::Join { machine }),
+            9 => (Change::DiskFull(true), Change::DiskFull(false)),
+            _ => return self.at(now, Change::SyncFails),
+        };
+        self.at(now, fault);
+        self.at(end, mended);
     }
 
     fn fault(&mut self, kind: Kind, now: Duration, random: &mut StdRng, agents: usize, viewers: usize) {

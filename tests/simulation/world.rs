@@ -18,6 +18,7 @@ use wrapper::outbox::{Outbox, Progress};
 
 use crate::{
     agents::{self, Order, log_of},
+    day::{self, Day},
     disk::Disk,
     faults::{Change, Schedule},
     network::{Condition, Network},
@@ -37,6 +38,8 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// Time that a run in safety mode is given to find dead connections, as long as a heartbeat takes, and catch up.
 const SETTLED: Duration = Duration::from_secs(240);
 const TICK: Duration = Duration::from_millis(5);
+/// Of a day: a message takes at least so long.
+const DAY_TICK: Duration = Duration::from_secs(1);
 
 /// What a run is to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +48,13 @@ pub(crate) enum Mode {
     Safety,
     /// That all go on once the faults are over.
     Liveness,
+    /// The same of a whole wrapper, over and over for so many hours of its day.
+    Day { hours: u64 },
 }
+
+/// A piece of a day, which is soon over, and all of it.
+pub(crate) const MORNING: Mode = Mode::Day { hours: 3 };
+pub(crate) const DAY: Mode = Mode::Day { hours: 24 };
 
 impl Mode {
     /// The test that runs it.
@@ -53,6 +62,10 @@ impl Mode {
         match self {
             Self::Safety => "p1_p2_p3_p4_p5_p6_p7_p9_p10_nothing_is_lost_repeated_or_made_up_whatever_fails",
             Self::Liveness => "p14_ten_seconds_after_the_last_fault_every_agent_goes_on_and_no_viewer_lags",
+            Self::Day { hours: 24 } => {
+                "p2_p14_p21_through_a_whole_day_a_wrapper_answers_again_after_each_bad_hour"
+            }
+            Self::Day { .. } => "p2_p14_p21_after_each_bad_hour_of_a_morning_a_wrapper_answers_again",
         }
     }
 }
@@ -186,7 +199,7 @@ fn folder() -> TempDir {
     named().tempdir_in("/dev/shm").or_else(|_| named().tempdir()).expect("a temporary folder")
 }
 
-struct Run {
+pub(crate) struct Run {
     mode: Mode,
     world: World,
     sim: Sim<'static>,
@@ -196,13 +209,16 @@ struct Run {
     agents: usize,
     /// When the relay starts again; else it runs.
     relay_is_down: Option<Duration>,
+    day: Option<Day>,
 }
 
 impl Run {
     fn set_up(mode: Mode, planted: Option<Planted>, random: &mut StdRng, seed: u64) -> Self {
+        let is_day = matches!(mode, Mode::Day { .. });
         let (agents, viewers) = (random.random_range(1..4), random.random_range(2..7));
+        let agents = if is_day { 1 } else { agents };
         // Small enough, now and then, that logs are pruned under their readers and outboxes overflow.
-        let events = if random.random_bool(0.4) { random.random_range(10..60) } else { 100_000 };
+        let events = if random.random_bool(0.4) && !is_day { random.random_range(10..60) } else { 100_000 };
         let outbox_bytes = if random.random_bool(0.3) { 20_000 } else { 64 << 20 };
         let retention = Retention { events, ..Retention::UNBOUNDED };
         let policy = RetentionPolicy { agent: retention, town: Retention::UNBOUNDED };
@@ -219,8 +235,8 @@ impl Run {
         };
         let mut sim = turmoil::Builder::new()
             .rng_seed(seed)
-            .tick_duration(TICK)
-            .simulation_duration(Duration::from_secs(3_600))
+            .tick_duration(if is_day { DAY_TICK } else { TICK })
+            .simulation_duration(Duration::from_secs(30 * 3_600))
             .epoch(std::time::UNIX_EPOCH)
             .max_message_latency(Duration::from_millis(40))
             // Also what a listener holds that does not accept: more at once would end the run.
@@ -229,24 +245,70 @@ impl Run {
         let shared = world.clone();
         sim.host("relay", move || relay_host::live(shared.clone()));
         let (orders, inbox) = mpsc::channel(64);
-        sim.client("agents", agents::live(world.clone(), inbox));
-        sim.client("viewers", viewers::live(world.clone(), viewers, agents));
-        let schedule = Schedule::draw(random, planted, FAULTS, agents, viewers);
+        let day = is_day.then(|| Day::new(seed));
+        match &day {
+            None => {
+                sim.client("agents", agents::live(world.clone(), inbox));
+                sim.client("viewers", viewers::live(world.clone(), viewers, agents));
+            }
+            Some(day) => {
+                sim.client("agents", day::wrapper_lives(world.clone(), day.clone(), inbox));
+                sim.client("viewers", day.person.clone().live(world.clone()));
+            }
+        }
+        let schedule = match mode {
+            Mode::Day { .. } => Schedule::default(),
+            Mode::Safety | Mode::Liveness => Schedule::draw(random, planted, FAULTS, agents, viewers),
+        };
         world
             .trace
             .say_at(Duration::ZERO, format!("{agents} agents, {viewers} viewers, {events} events kept"));
         let random = StdRng::seed_from_u64(seed.wrapping_add(1));
-        Self { mode, world, sim, schedule, random, orders, agents, relay_is_down: None }
+        Self { mode, world, sim, schedule, random, orders, agents, relay_is_down: None, day }
     }
 
     fn play(&mut self) -> Result<(), String> {
+        if let (Mode::Day { hours }, Some(day)) = (self.mode, self.day.clone()) {
+            self.order(Order::Start { agent: 0 });
+            day::play(self, &day, Duration::from_secs(hours * 3_600))?;
+            return self.judge();
+        }
         self.until(FAULTS, true)?;
         self.heal();
         match self.mode {
             Mode::Liveness => self.catch_up()?,
-            Mode::Safety => self.settle()?,
+            Mode::Safety | Mode::Day { .. } => self.settle()?,
         }
         self.judge()
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.sim.elapsed()
+    }
+
+    pub(crate) fn say(&self, what: String) {
+        self.world.trace.say_at(self.sim.elapsed(), what);
+    }
+
+    /// Randomness of the run's own.
+    pub(crate) fn random(&mut self) -> StdRng {
+        StdRng::seed_from_u64(self.random.random())
+    }
+
+    /// Lets time pass in which these things happen.
+    pub(crate) fn until_with(&mut self, schedule: Schedule, end: Duration) -> Result<(), String> {
+        self.schedule = schedule;
+        self.until(end, true)
+    }
+
+    /// Lets time pass in which nothing fails.
+    pub(crate) fn pass(&mut self, time: Duration) -> Result<(), String> {
+        self.until(self.sim.elapsed() + time, false)
+    }
+
+    /// Everything that was handed in is acked.
+    pub(crate) fn all_acked(&self) -> bool {
+        self.world.book().all_acked()
     }
 
     /// Lets time pass; with what is due, if it is to happen.
@@ -306,6 +368,7 @@ impl Run {
             Change::SyncFails => disk.fail_next_sync(),
             Change::SyncTakes { ms } => disk.set_sync_ms(ms),
             Change::ClockJumps { agent, ms } => drop(self.world.book().clocks.insert(agent, ms)),
+            Change::Server(trouble) => self.day.iter().for_each(|day| day.server.befall(trouble)),
         }
     }
 
@@ -314,7 +377,7 @@ impl Run {
     }
 
     /// Ends every fault.
-    fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.world.trace.say_at(self.sim.elapsed(), "HEAL");
         self.world.disk.heal();
         for machine in ["agents", "viewers"] {
@@ -322,7 +385,7 @@ impl Run {
         }
         self.sim.set_max_message_latency(Duration::from_millis(40));
         self.world.network.set("", Condition::Good);
-        if self.mode == Mode::Liveness {
+        if self.mode != Mode::Safety {
             self.world.network.tell_both_ends();
         }
         if self.relay_is_down.is_some() {
