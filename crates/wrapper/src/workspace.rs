@@ -117,6 +117,8 @@ impl Workspace {
         let bead: BeadName = named("--bead", args.bead.as_deref().unwrap_or("work"))?;
         let base = args.base_branch.as_deref().map(|base| named("--base-branch", base)).transpose()?;
         let rigs = args.rigs.clone().unwrap_or_else(|| state_dir.join("rigs"));
+        // Git is run in several folders.
+        let rigs = std::path::absolute(&rigs).unwrap_or(rigs);
         Ok(Some(Self {
             mirror: rigs.join(url.folder_name()),
             url,
@@ -271,4 +273,39 @@ async fn make_folder(path: &Path) -> Result<(), WorkspaceError> {
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> WorkspaceError {
     let path = path.to_owned();
     move |source| WorkspaceError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_hold_in_whatever_folder_git_is_run() {
+        let mut options = options();
+        options.workspace.rigs = Some("data/rigs".into());
+        let workspace = workspace(&options).unwrap().unwrap();
+        assert!(workspace.mirror.is_absolute(), "{}", workspace.mirror.display());
+        assert_eq!(workspace.branch.as_str(), "gt/toast/work");
+    }
+
+    #[test]
+    fn without_a_repository_there_is_no_work_tree_and_a_wrong_name_is_told_with_its_option() {
+        let mut options = options();
+        options.workspace.bead = Some("../x".to_owned());
+        let error = workspace(&options).unwrap_err().to_string();
+        assert!(error.starts_with("--bead is \"../x\""), "{error}");
+        options.workspace = WorkspaceArgs::default();
+        assert!(workspace(&options).unwrap().is_none());
+    }
+
+    fn workspace(options: &Options) -> Result<Option<Workspace>, OptionsError> {
+        Workspace::from_options(options, Path::new("/work"), Path::new("/state"))
+    }
+
+    fn options() -> Options {
+        let (agent, town) = ("toast".parse().unwrap(), "main".parse().unwrap());
+        let mut options = Options::new("http://127.0.0.1:1", agent, town, "/state");
+        options.workspace.git = Some("/srv/app.git".to_owned());
+        options
+    }
 }
