@@ -2,6 +2,7 @@
 //! viewer's fold is what the server itself answers about its session.
 
 mod acp;
+mod features;
 
 use std::path::{Path, PathBuf};
 

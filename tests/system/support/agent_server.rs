@@ -158,6 +158,10 @@ fn tools() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools")
 }
 
+fn model(name: &str) -> Value {
+    json!({ "name": name, "reasoning": true, "tool_call": true, "limit": { "context": 200_000, "output": 8192 } })
+}
+
 fn config(model_url: &str, snapshots: bool) -> Value {
     json!({
         "model": "local/scripted", "small_model": "local/scripted", "enabled_providers": ["local"],
@@ -165,10 +169,9 @@ fn config(model_url: &str, snapshots: bool) -> Value {
         "provider": { "local": {
             "npm": "@ai-sdk/openai-compatible", "name": "Local scripted",
             "options": { "baseURL": model_url, "apiKey": "dummy" },
-            "models": { "scripted": {
-                "name": "Scripted", "reasoning": true, "tool_call": true, "limit": { "context": 200_000, "output": 8192 }
-            } }
+            "models": { "scripted": model("Scripted"), "second": model("Second") },
         } },
+        "command": { "greet": { "template": "[[plain]] greet $ARGUMENTS", "description": "Greets somebody" } },
         "permission": {
             "*": "allow", "bash": { "*": "allow", "rm *": "ask" }, "edit": { "*": "allow", "guarded/*": "ask" },
             "external_directory": "ask"
