@@ -210,7 +210,7 @@ pub enum Rejection {
         option: &'static str,
     },
     /// The speed is neither a factor nor `step`.
-    #[error("a speed is a factor above 0 such as 1 or 20, or the word step, not {found:?}")]
+    #[error("a speed is a factor above 0 such as 1 or 20, or one of the words max and step, not {found:?}")]
     BadSpeed {
         /// What was given.
         found: String,

@@ -321,5 +321,6 @@ fn check_runtime(runtime: &Runtime) -> Result<(), Rejection> {
 }
 
 fn is_speed(text: &str) -> bool {
-    text == "step" || text.parse::<f64>().is_ok_and(|factor| factor.is_finite() && factor > 0.0)
+    matches!(text, "max" | "step")
+        || text.parse::<f64>().is_ok_and(|factor| factor.is_finite() && factor > 0.0)
 }

@@ -53,6 +53,16 @@ fn what_cannot_work_is_not_registered() {
 }
 
 #[test]
+fn a_speed_is_a_factor_or_one_of_two_words() {
+    for speed in ["4", "0.5", "max", "step"] {
+        let mut town = Desk::new();
+        let runtime = Runtime::of(RuntimeKind::Replay).with_recording("/r.jsonl").with_speed(speed);
+        let registration = Registration { runtime, ..registration("film") };
+        assert!(town.ask(Command::Register { registration, start: false }).is_ok(), "{speed}");
+    }
+}
+
+#[test]
 fn an_agent_keeps_its_repository_and_one_that_is_no_repository_is_refused() {
     let mut town = Desk::new();
     let good =
