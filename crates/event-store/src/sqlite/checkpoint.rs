@@ -53,14 +53,15 @@ impl Checkpoints {
     /// Goes on with what is to be done, outside of a transaction of the writer's connection.
     pub(super) fn go_on(&mut self, conn: &Connection, counts: &Counts) -> rusqlite::Result<()> {
         if let Some(begun) = self.copying {
-            match self.copied.try_recv() {
+            let copied = match self.copied.try_recv() {
                 Err(TryRecvError::Empty) => return Ok(()),
-                Ok(copied) => copied?,
+                Ok(copied) => copied,
                 // Without the thread the writer does all of it.
-                Err(TryRecvError::Disconnected) => {}
-            }
+                Err(TryRecvError::Disconnected) => Ok(()),
+            };
             self.copying = None;
             self.begin_at = self.frames() + CHECKPOINT_PAGES / 4;
+            copied?;
             conn.busy_timeout(Duration::ZERO)?;
             let restarted = checkpoint(conn, "RESTART");
             conn.busy_timeout(BUSY)?;
@@ -107,4 +108,62 @@ impl Copier {
 /// That somebody was reading is in its answer, and no error.
 fn checkpoint(conn: &Connection, mode: &str) -> rusqlite::Result<()> {
     conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_that_failed_is_tried_again_when_the_log_has_grown() {
+        let (_directory, path, conn) = database();
+        let counts = Counts::default();
+        grow(&conn);
+        let (mut checkpoints, copier) = checkpoints(&path);
+        checkpoints.go_on(&conn, &counts).unwrap();
+        assert!(copier.orders.try_recv().is_ok());
+        copier.copied.send(Err(rusqlite::Error::InvalidQuery)).unwrap();
+        assert!(checkpoints.go_on(&conn, &counts).is_err());
+        checkpoints.go_on(&conn, &counts).unwrap();
+        assert!(copier.orders.try_recv().is_err(), "not at once");
+        grow(&conn);
+        checkpoints.go_on(&conn, &counts).unwrap();
+        assert!(copier.orders.try_recv().is_ok());
+    }
+
+    #[test]
+    fn a_log_that_is_copied_starts_over() {
+        let (_directory, path, conn) = database();
+        grow(&conn);
+        let (mut checkpoints, copier) = checkpoints(&path);
+        let copying = Connection::open(&path).unwrap();
+        checkpoints.go_on(&conn, &Counts::default()).unwrap();
+        let thread = std::thread::spawn(move || copier.run(&copying));
+        while checkpoints.copying.is_some() {
+            checkpoints.go_on(&conn, &Counts::default()).unwrap();
+            std::thread::yield_now();
+        }
+        conn.execute("INSERT INTO t VALUES (1)", []).unwrap();
+        assert!(checkpoints.frames() < 10, "{}", checkpoints.frames());
+        drop(checkpoints);
+        thread.join().unwrap();
+    }
+
+    fn database() -> (tempfile::TempDir, PathBuf, Connection) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.db");
+        let conn = Connection::open(&path).unwrap();
+        conn.execute_batch(
+            "PRAGMA page_size=512; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; CREATE TABLE t (b);",
+        )
+        .unwrap();
+        (directory, path, conn)
+    }
+
+    /// By more frames than make a copy.
+    fn grow(conn: &Connection) {
+        conn.execute("INSERT INTO t VALUES (zeroblob(2000000))", []).unwrap();
+    }
 }
