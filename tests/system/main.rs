@@ -15,6 +15,7 @@ mod oracle;
 #[path = "../oracle/planted.rs"]
 mod planted;
 mod real_agents;
+mod record;
 mod shutdown;
 mod split_mode;
 mod support;

@@ -14,6 +14,7 @@ on_both_servers!(
     tools_that_edit_files,
     a_permission_once_and_rejected,
     a_turn_aborted_in_the_middle,
+    a_slash_command_a_model_and_a_mode,
     the_session_goes_on_after_the_agent_was_killed,
 );
 
@@ -49,6 +50,24 @@ async fn tools_that_edit_files(server: Server) {
         part["tool"] == "edit" && part["state"]["metadata"]["filediff"]["additions"].as_u64() > Some(0)
     });
     assert!(edited, "an edit shows its diff");
+}
+
+async fn a_slash_command_a_model_and_a_mode(server: Server) {
+    let mut agent = start(server).await;
+    agent.take(json!({ "type": "command", "name": "greet", "arguments": "Ada" })).await;
+    agent.viewer.until("the command is answered", |view| text_of(view).contains("🚀")).await;
+    agent.turn_over().await;
+    let prompt = json!({
+        "type": "prompt", "text": "[[reason]] with another model",
+        "model": { "providerID": "local", "modelID": "second" }, "agent": "plan",
+    });
+    agent.take(prompt).await;
+    agent.viewer.until("it is answered", |view| text_of(view).contains("42")).await;
+    agent.turn_over().await;
+    let unknown =
+        json!({ "type": "prompt", "text": "hi", "model": { "providerID": "local", "modelID": "no-such" } });
+    let refused = agent.command(unknown).await;
+    assert_eq!(refused["error"]["code"], json!("not_found"), "{refused}");
 }
 
 async fn a_permission_once_and_rejected(server: Server) {
