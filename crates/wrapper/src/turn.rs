@@ -209,6 +209,14 @@ impl Turns {
         }
     }
 
+    /// The server was asked and says that nothing runs: what closed the turn was missed. `answered` is whether its newest message is no
+    /// user's; a prompt of which it has only the message may be about to begin.
+    pub(crate) fn server_is_idle(&mut self, answered: bool) {
+        if answered || self.running.is_empty() {
+            self.over();
+        }
+    }
+
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Moment) {
         if self.aborting.is_some_and(|due| due <= now) {

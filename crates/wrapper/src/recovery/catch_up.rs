@@ -38,6 +38,13 @@ pub(crate) fn catch_up(
     events
 }
 
+/// Whether the newest message of a session is no user's that waits for an answer.
+pub(crate) fn is_answered(state: &ServerState, session: &str) -> bool {
+    let of_session = |message: &&Value| text(&message["info"], "sessionID") == Some(session);
+    let newest = state.messages.iter().rfind(of_session);
+    newest.is_none_or(|message| text(&message["info"], "role") != Some("user"))
+}
+
 /// The fold with these as well.
 fn with(mut view: SessionView, events: &[NewEvent]) -> SessionView {
     for event in events {
@@ -50,7 +57,8 @@ fn is_told(state: &ServerState, session: &str) -> bool {
     state.sessions.iter().any(|info| text(info, "id") == Some(session))
 }
 
-fn is_idle(state: &ServerState, session: &str) -> bool {
+/// Whether the server says that nothing runs in a session.
+pub(crate) fn is_idle(state: &ServerState, session: &str) -> bool {
     state.status.get(session).is_none_or(|status| text(status, "type") == Some("idle"))
 }
 

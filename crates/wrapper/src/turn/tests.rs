@@ -221,6 +221,18 @@ fn a_server_that_says_when_a_turn_closes_is_waited_for() {
 }
 
 #[test]
+fn a_close_that_was_missed_is_made_up_for_by_an_idle_server() {
+    let mut turns = turns();
+    let open = event("root", "session.turn.open", &json!({}));
+    turns.prompt(Moment::START, prompt("a", Delivery::Queue));
+    feed(&mut turns, &[user("u1"), open]);
+    turns.server_is_idle(false);
+    assert!(turns.is_open(), "it has the message and may be about to begin");
+    turns.server_is_idle(true);
+    assert!(!turns.is_open());
+}
+
+#[test]
 fn a_late_word_about_the_users_message_opens_no_turn() {
     let mut turns = running();
     feed(&mut turns, &[assistant("a1", true), idle("root")]);
