@@ -20,10 +20,10 @@ use self::tried::Tried;
 use crate::support::agent_server::{Server, on_both_servers};
 
 on_both_servers!(
+    #[ignore = "nightly: nine restarts of a real server"]
     p1_p2_p10_p16_kills_of_an_agent_at_rest,
     p1_p2_p7_p10_p16_kills_of_an_agent_at_work,
-    p2_p10_p14_hangs_and_faults_of_the_model,
-    p5_p6_p10_p21_faults_at_the_start,
+    p2_p5_p6_p10_p14_p21_hangs_starts_and_faults_of_the_model,
     p2_p7_p10_p15_p16_full_disks_and_ends,
 );
 
@@ -36,13 +36,10 @@ async fn p1_p2_p7_p10_p16_kills_of_an_agent_at_work(server: Server) {
 }
 
 /// At the same time: what hangs costs time and no work.
-async fn p2_p10_p14_hangs_and_faults_of_the_model(server: Server) {
+async fn p2_p5_p6_p10_p14_p21_hangs_starts_and_faults_of_the_model(server: Server) {
     let (first, others) = hangs::FAULTS.split_at(1);
-    tokio::join!(try_all(first, server), try_all(others, server), try_all(models::FAULTS, server));
-}
-
-async fn p5_p6_p10_p21_faults_at_the_start(server: Server) {
-    try_all(starts::FAULTS, server).await;
+    let busy = models::FAULTS.iter().chain(starts::FAULTS);
+    tokio::join!(try_all(first, server), try_all(others, server), try_all(busy, server));
 }
 
 async fn p2_p7_p10_p15_p16_full_disks_and_ends(server: Server) {

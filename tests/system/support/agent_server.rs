@@ -6,18 +6,19 @@ use serde_json::{Value, json};
 
 /// Makes one test per server of each of these functions.
 macro_rules! on_both_servers {
-    ($($name:ident),+ $(,)?) => {
-        crate::support::agent_server::on_agent!(opencode, Opencode: $($name),+);
-        crate::support::agent_server::on_agent!(kilo, Kilo: $($name),+);
+    ($($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
+        crate::support::agent_server::on_agent!(opencode, Opencode: $($(#[$attribute])* $name),+);
+        crate::support::agent_server::on_agent!(kilo, Kilo: $($(#[$attribute])* $name),+);
     };
 }
 pub(crate) use on_both_servers;
 
 /// Makes a module with one test of each of these functions, for one kind of agent.
 macro_rules! on_agent {
-    ($module:ident, $agent:ident: $($name:ident),+ $(,)?) => {
+    ($module:ident, $agent:ident: $($(#[$attribute:meta])* $name:ident),+ $(,)?) => {
         mod $module {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            $($(#[$attribute])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 super::$name(super::Server::$agent).await;
             })+
