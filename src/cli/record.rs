@@ -108,7 +108,7 @@ impl Recording {
                 say("some of the log is not kept any more: the recording goes on after it\n")
             }
             Delivery::Live { .. } => self.is_live = true,
-            _ => {}
+            Delivery::Subscribed { .. } | Delivery::Presence { .. } | Delivery::Ended { .. } | _ => {}
         }
     }
 
