@@ -98,9 +98,10 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
         }
     };
-    match &cli.subcommand {
-        Sub::Wrapper(command) => command.log(cli.verbose),
-        _ => log_to_stderr(cli.verbose),
+    if let Sub::Wrapper(command) = &cli.subcommand {
+        command.log(cli.verbose);
+    } else {
+        log_to_stderr(cli.verbose);
     }
     match execute(cli.subcommand) {
         Ok(code) => code,

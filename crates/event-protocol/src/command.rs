@@ -185,14 +185,10 @@ impl ModelRef {
     /// Reads `{providerID, modelID}`, or `"provider/model"`.
     #[must_use]
     pub fn from_json(value: Value) -> Option<Self> {
-        match value {
-            Value::String(name) => {
-                let (provider, model) = name.split_once('/')?;
-                let named = !provider.is_empty() && !model.is_empty();
-                named.then(|| Self { provider_id: provider.to_owned(), model_id: model.to_owned() })
-            }
-            other => serde_json::from_value(other).ok(),
-        }
+        let Value::String(name) = value else { return serde_json::from_value(value).ok() };
+        let (provider, model) = name.split_once('/')?;
+        let named = !provider.is_empty() && !model.is_empty();
+        named.then(|| Self { provider_id: provider.to_owned(), model_id: model.to_owned() })
     }
 }
 

@@ -298,10 +298,11 @@ fn read_env(env: Value) -> Result<BTreeMap<EnvName, Secret>, ConfigError> {
         let key = format!("{ENV}.{name}");
         let name = EnvName::of(name)
             .ok_or_else(|| wrong(&key, "a variable of letters, digits and _, and none of GASTOWN_…"))?;
-        match value {
-            Value::String(text) if !text.contains('\0') => read.insert(name, Secret(text)),
-            _ => return Err(wrong(&key, "a text")),
-        };
+        let Value::String(text) = value else { return Err(wrong(&key, "a text")) };
+        if text.contains('\0') {
+            return Err(wrong(&key, "a text"));
+        }
+        read.insert(name, Secret(text));
     }
     Ok(read)
 }

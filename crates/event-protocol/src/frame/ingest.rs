@@ -134,6 +134,7 @@ pub enum WrapperState {
 /// What a relay says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "frames are handled one at a time: none is kept")]
 #[non_exhaustive]
 pub enum ToWrapper {
     /// The link is up; the wrapper sends from `acked + 1`.

@@ -66,11 +66,12 @@ async fn p19_a_config_that_is_not_understood_is_refused_without_quoting_it() {
 async fn p19_the_last_lines_are_given_over_the_link_and_no_secret_is_in_them() {
     let mut job = Job::start().await;
     let mut log = job.log.clone();
-    writeln!(log, "the canary-of-the-env is not hidden yet").unwrap();
+    log.write_all(b"it starts\n").unwrap();
     let config = r#"{"env":{"API_KEY":"canary-of-the-env"}}"#;
     job.accepted(&json!({ "text": "hi" }), Some(config)).await;
-    writeln!(log, "Authorization: Bearer {}", job.token).unwrap();
-    writeln!(log, "API_KEY=canary-of-the-env token=a-wrapper-token").unwrap();
+    // As a subscriber writes: a line at a time.
+    log.write_all(format!("Authorization: Bearer {}\n", job.token).as_bytes()).unwrap();
+    log.write_all(b"API_KEY=canary-of-the-env token=a-wrapper-token\n").unwrap();
     let result = job.world.command(&json!({ "type": "logs", "lines": 2 })).await;
     assert_eq!(result.data.unwrap()["lines"], json!(["Authorization: Bearer ***", "API_KEY=*** token=***"]));
     let (_, status) = job.call(Method::GET, "job/status", &json!({}), None).await;

@@ -27,9 +27,9 @@ impl FakeLink {
     pub(crate) async fn connect(launched: &Launched) -> Self {
         let mut link = Self::greet(launched, protocol::PROTOCOL).await;
         link.config = link
-            .hear(|frame| match frame {
-                ToWrapper::Welcome { config, .. } => Some(config.clone()),
-                _ => None,
+            .hear(|frame| {
+                let ToWrapper::Welcome { config, .. } = frame else { return None };
+                Some(config.clone())
             })
             .await;
         link
