@@ -49,6 +49,9 @@ pub use self::{flavour::Flavour, patience::Patience};
 /// What the guard leaves the server between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// How long a server that is told to end is heard: it is gone by then.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// Between two tries of a server that listens but does not answer yet.
 const READY_RETRY: Duration = Duration::from_millis(100);
 /// Models whose windows are told on: a provider lists hundreds.
@@ -319,10 +322,17 @@ async fn drive(
     record: Option<Record>,
     stop: CancellationToken,
 ) {
+    let following = follow.run(stream);
+    tokio::pin!(following);
     let died = tokio::select! {
         biased;
-        () = stop.cancelled() => None,
-        (over, health) = follow.run(stream) => match over {
+        () = stop.cancelled() => {
+            // A server that is told to end closes its turn itself, and says so.
+            let last_words = timeout(LAST_WORDS, &mut following);
+            let _ = tokio::join!(process.stop(), last_words);
+            None
+        }
+        (over, health) = &mut following => match over {
             Over::Gone => Some("the agent server died".to_owned()),
             Over::Hung => Some(health.verdict(name)),
             Over::Unheard => None,

@@ -301,6 +301,25 @@ async fn p16_nothing_is_left_when_the_guard_is_killed() {
 }
 
 #[tokio::test]
+async fn what_a_server_says_while_it_ends_is_heard() {
+    let place = Place::with_script("trap 'echo > told' TERM; LISTEN; while :; do sleep 1; done").await;
+    let mut agent = place.start(Flavour::Kilo, None).await.unwrap();
+    let control = agent.control.clone();
+    let stopped = tokio::spawn(async move { control.stop().await });
+    let told = place.work().join("told");
+    let is_told = async {
+        while !told.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(60), is_told).await.expect("it is told to end");
+    place.fake.say(r#"{"type":"session.turn.close","properties":{"sessionID":"ses_root"}}"#);
+    assert_eq!(&*next_event(&mut agent).await.kind, "session.turn.close");
+    stopped.await.unwrap();
+    assert!(matches!(end(&mut agent).await, Ended::Exited { .. }));
+}
+
+#[tokio::test]
 async fn p16_dropping_the_agent_ends_it() {
     let place = Place::new(&[]).await;
     let agent = place.start(Flavour::Opencode, None).await.unwrap();
