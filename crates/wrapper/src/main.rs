@@ -3,38 +3,37 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use gastown_wrapper::{GuardArgs, Options, Shutdown, guard, run};
 
 /// Run one coding agent and connect it to a relay
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(version)]
 #[command(after_help = "\
 The token comes from GASTOWN_WRAPPER_TOKEN or --token-file. The first SIGTERM lets the turn that runs end, the second one
 does not.
 
 Exit codes: 0 done, 20 the agent failed, 21 superseded by a newer wrapper, 22 refused by the relay, 23 gave up.")]
 struct Arguments {
-    #[command(subcommand)]
-    helper: Option<Helper>,
     #[command(flatten)]
-    options: Option<Options>,
+    options: Options,
 }
 
-#[derive(Debug, Subcommand)]
-enum Helper {
-    /// Run a command and leave no process of it behind
-    #[command(hide = true)]
-    Guard(GuardArgs),
+/// Run a command and leave no process of it behind: what a wrapper starts itself as
+#[derive(Debug, Parser)]
+struct Guarded {
+    #[command(flatten)]
+    args: GuardArgs,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
-    if let Some(Helper::Guard(args)) = arguments.helper {
+    // No subcommand: beside one, options that are needed would have to be optional.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "guard") {
+        let Guarded { args } = Guarded::parse_from(std::env::args_os().skip(1));
         let code = guard(&args).context("the command cannot be run")?;
         return Ok(ExitCode::from(code));
     }
-    let options = arguments.options.context("no options")?;
+    let Arguments { options } = Arguments::parse();
     // What the agent's server writes to its stderr is logged under `agent`.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,agent=debug"));

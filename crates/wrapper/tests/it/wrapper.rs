@@ -122,6 +122,17 @@ async fn a_scenario_that_is_not_there_fails_at_once() {
     assert!(failed.message.contains("scenario.json"), "{}", failed.message);
 }
 
+#[test]
+fn the_binary_takes_its_options() {
+    let state = tempfile::tempdir().unwrap();
+    let mut binary = std::process::Command::new(env!("CARGO_BIN_EXE_gastown-wrapper"));
+    binary.args(["--relay", "ftp://relay", "--agent", "a1", "--runtime", "acp", "--state-dir"]);
+    binary.arg(state.path()).args(["--agent-command", "true"]);
+    let ended = binary.env("GASTOWN_WRAPPER_TOKEN", "a-token").output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("is not the URL of a relay"), "{said}");
+}
+
 /// A wrapper whose agent plays one action per turn, and its relay.
 pub(crate) struct World {
     pub(crate) folder: TempDir,
