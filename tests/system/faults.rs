@@ -100,7 +100,7 @@ async fn try_all(faults: impl IntoIterator<Item = &Fault>, server: Server) {
 fn the_table_in_the_docs_has_these_rows_and_no_others() {
     let docs = include_str!("../../docs/faults.md");
     let rows: Vec<&str> =
-        docs.lines().filter(|line| line.starts_with("| ") || line.starts_with("## ")).collect();
+        docs.lines().filter(|line| line.starts_with('|') || line.starts_with("## ")).collect();
     let expected = table();
     let expected: Vec<&str> = expected.lines().filter(|line| !line.is_empty()).collect();
     assert!(rows == expected, "docs/faults.md is to have these lines:\n\n{}", table());
