@@ -1,4 +1,4 @@
-//! The agent's work tree: a mirror of the repository per rig, a worktree and branch per attempt (`town.md` *Git*, §10).
+//! The agent's work tree: a mirror of the repository per rig, a worktree and branch per attempt (§10).
 //!
 //! [`Workspace::prepare`] makes it ready before the agent starts. The wrapper does it; which repository, bead and branch is decided
 //! elsewhere. Nothing that somebody may want back is lost by it: what would be overwritten is put away first, under
