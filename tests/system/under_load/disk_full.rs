@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use protocol::NewEvent;
-use relay::{ApiError, RelayApi as _};
+use protocol::{ErrorCode, NewEvent};
+use relay::RelayApi as _;
 
 use super::{fleet::Fleet, process::RelayProcess};
 use crate::support::{small_disk::SmallDisk, viewer::stored};
@@ -28,7 +28,8 @@ async fn p1_p2_p14_a_full_disk_refuses_serves_reads_and_recovers_alone() {
             break error;
         }
     };
-    assert!(matches!(refused, ApiError::Refused(_)), "the relay says so itself: {refused:?}");
+    assert_eq!(refused.code(), Some(ErrorCode::StoreFull), "{refused:?}");
+    assert!(refused.is_retryable());
     fleet.spooled(30).await;
     let acked = fleet.acked();
     let kept = stored(&client, &log).await;
