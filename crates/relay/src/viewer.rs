@@ -32,6 +32,7 @@ const HEARTBEATS_UNANSWERED: u32 = 3;
 
 /// What a viewer's socket is to do next.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is handled at once: none is kept")]
 pub enum Action {
     /// Write this WebSocket frame, and say [`Viewer::handle_sent`] when everything was taken.
     Send(Bytes),

@@ -34,6 +34,7 @@ const STABLE: Duration = Duration::from_secs(60);
 
 /// What the driver is to do.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is handled at once: none is kept")]
 pub(super) enum Action {
     /// Get fresh credentials and open a WebSocket; then call [`Session::handle_connected`] or [`Session::handle_lost`].
     Connect,

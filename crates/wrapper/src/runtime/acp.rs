@@ -126,7 +126,7 @@ impl AgentRuntime for Acp {
         let fifo = start.state_dir.join("agent-stdin");
         let (stdin, mut pipe) = Pipe::open(&fifo)
             .map_err(|error| failed(format!("{} cannot be made: {error}", fifo.display())))?;
-        let environment: Vec<_> = self.environment.iter().cloned().chain(exposed(&start.env)).collect();
+        let environment = self.environment_with(&start);
         let launch = Launch {
             guard: &self.guard,
             command: &self.command,
@@ -151,7 +151,7 @@ impl AgentRuntime for Acp {
         match ready {
             Ok(ready) => {
                 process.find_agent();
-                Ok(self.run(ready, process, pipe, &folder, environment, &start, &tasks))
+                Ok(self.run(ready, process, pipe, &folder, &start, &tasks))
             }
             Err(why) => {
                 process.stop().await;
@@ -162,13 +162,17 @@ impl AgentRuntime for Acp {
 }
 
 impl Acp {
+    /// The agent's environment, besides this process's own.
+    fn environment_with(&self, start: &Start) -> Vec<(OsString, OsString)> {
+        self.environment.iter().cloned().chain(exposed(&start.env)).collect()
+    }
+
     fn run(
         &self,
         ready: Ready,
         process: AgentProcess,
         pipe: Pipe,
         folder: &Path,
-        environment: Vec<(OsString, OsString)>,
         start: &Start,
         tasks: &TaskTracker,
     ) -> RunningAgent {
@@ -194,7 +198,7 @@ impl Acp {
             settings,
             can,
             pipe,
-            terminals: Terminals::new(self.guard.clone(), folder, environment, news),
+            terminals: Terminals::new(self.guard.clone(), folder, self.environment_with(start), news),
             process,
             signals,
             stop,

@@ -71,6 +71,7 @@ pub(super) enum State {
 
 /// What a viewer needs that takes time, or concerns the writer.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is handled at once: none is kept")]
 pub(super) enum Ask {
     Open(LogId),
     Leave(LogId),
