@@ -40,7 +40,7 @@ pub(crate) struct PromptNumber(pub(crate) u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TurnOutput {
     /// Hand this to the runtime, and say with [`Turns::taken`] what came of it.
-    Send(PromptNumber, Prompt),
+    Send(PromptNumber, Box<Prompt>),
     /// Abort the turn that runs: a prompt interrupts it, or its time is up.
     Abort,
     /// The runtime took this prompt and its message never came.
@@ -397,7 +397,7 @@ impl Turns {
             } else {
                 self.running.push(number);
             }
-            self.out.push_back(TurnOutput::Send(number, prompt));
+            self.out.push_back(TurnOutput::Send(number, Box::new(prompt)));
         }
     }
 }

@@ -43,20 +43,17 @@ fn message(message: &MessageView) -> Option<String> {
 }
 
 fn part(part: &PartView) -> Option<String> {
-    match part.body() {
-        PartBody::Text(text) if text.synthetic != Some(true) && !text.text.trim().is_empty() => {
-            Some(shortened(text.text.trim()))
-        }
-        PartBody::Tool(tool) => {
-            let came = match &tool.state {
-                ToolState::Completed(done) => done.title.clone(),
-                ToolState::Error(failed) => format!("failed: {}", failed.error),
-                ToolState::Pending(_) | ToolState::Running(_) | _ => "not finished".to_owned(),
-            };
-            Some(shortened(&format!("[{}: {came}]", tool.tool)))
-        }
-        _ => None,
+    if let PartBody::Text(text) = part.body() {
+        let told = text.synthetic != Some(true) && !text.text.trim().is_empty();
+        return told.then(|| shortened(text.text.trim()));
     }
+    let tool = part.body().tool()?;
+    let came = match &tool.state {
+        ToolState::Completed(done) => done.title.clone(),
+        ToolState::Error(failed) => format!("failed: {}", failed.error),
+        ToolState::Pending(_) | ToolState::Running(_) | _ => "not finished".to_owned(),
+    };
+    Some(shortened(&format!("[{}: {came}]", tool.tool)))
 }
 
 /// The beginning and the end, where it is too long.

@@ -11,7 +11,7 @@ const ABORT_LIMIT: Duration = Duration::from_secs(15);
 fn a_prompt_goes_at_once_when_nothing_runs() {
     let mut turns = turns();
     let number = turns.prompt(Moment::START, prompt("a", Delivery::Queue)).unwrap();
-    assert_eq!(drain(&mut turns), [TurnOutput::Send(number, prompt("a", Delivery::Queue))]);
+    assert_eq!(drain(&mut turns), [TurnOutput::Send(number, Box::new(prompt("a", Delivery::Queue)))]);
     assert!(turns.is_busy(), "its turn is about to begin");
 }
 

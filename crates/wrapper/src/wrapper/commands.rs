@@ -299,11 +299,11 @@ impl Life {
                 "an earlier run of this wrapper handed this command on: the log says what came of it";
             return Err(ErrorDetail::new(ErrorCode::Conflict, message));
         }
-        match command {
-            // A prompt may be queued; until it is handed on it may come again.
-            Command::Ping | Command::Prompt(_) => Ok(()),
-            _ => note(&mut self.carried_out, id),
+        // A prompt may be queued: until it is handed on it may come again. The others change nothing.
+        if matches!(command, Command::Prompt(_) | Command::Ping | Command::Logs { .. }) {
+            return Ok(());
         }
+        note(&mut self.carried_out, id)
     }
 
     /// The first answer wins; whether it did is known before the agent is asked.

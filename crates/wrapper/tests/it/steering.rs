@@ -141,10 +141,10 @@ async fn a_session_that_is_lost_is_begun_again_and_told_what_was_said_in_it() {
 
 /// What a prompt says, where it says nothing else.
 fn text(command: &Command) -> String {
-    match command {
-        Command::Prompt(Prompt { text: Some(text), parts: None, .. }) => text.clone(),
-        other => panic!("{other:?} is no plain prompt"),
-    }
+    let Command::Prompt(Prompt { text: Some(text), parts: None, .. }) = command else {
+        panic!("{command:?} is no plain prompt")
+    };
+    text.clone()
 }
 
 impl World {
