@@ -118,9 +118,9 @@ async fn claudes_tools_its_permissions_its_plan_and_its_thoughts(server: Server)
     for tool in ["bash", "write", "edit"] {
         assert!(tools.iter().any(|(name, _)| name == tool), "no {tool} among {tools:?}");
     }
-    let wrote = |state: &ToolState| match state {
-        ToolState::Completed(done) => done.output.to_string(),
-        other => panic!("{other:?}"),
+    let wrote = |state: &ToolState| {
+        let ToolState::Completed(done) = state else { panic!("{state:?}") };
+        done.output.to_string()
     };
     assert!(
         tools.iter().any(|(_, state)| wrote(state).starts_with("one\n")),
