@@ -50,7 +50,7 @@ pub struct WorkspaceArgs {
     /// The branch of the repository to begin from; without it, its default branch
     #[arg(long, value_name = "BRANCH", requires = "git")]
     pub base_branch: Option<String>,
-    /// What is worked on: the branch is gt/<agent>/<bead>
+    /// What is worked on: the branch is `gt/<agent>/<bead>`
     #[arg(long, value_name = "BEAD", requires = "git")]
     pub bead: Option<String>,
     /// Begin the branch again; what would be lost by that is put away first
