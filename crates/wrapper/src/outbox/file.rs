@@ -86,6 +86,11 @@ impl Files {
         Ok((files, records))
     }
 
+    /// Begins a segment, so that the ones before it can go, if the disk has room for one.
+    pub(super) fn begin_if_there_is_room(&mut self, header: &Header) -> io::Result<()> {
+        if_there_is_room(self.begin(header))
+    }
+
     /// Begins a segment.
     pub(super) fn begin(&mut self, header: &Header) -> io::Result<()> {
         self.write_segment(header, &[]).map(drop)
@@ -119,11 +124,13 @@ impl Files {
         Ok(places)
     }
 
-    /// Writes down how far the relay is, and deletes the segments that nobody needs any more.
+    /// Writes down how far the relay is, and deletes the segments that nobody needs any more. On a full disk nothing is
+    /// written down, and room is made all the same: the next segment's beginning says what is acked, and the relay says
+    /// the rest when the link comes about.
     pub(super) fn ack(&mut self, through: u64) -> io::Result<()> {
         let mut bytes = Vec::new();
         put(&mut bytes, ACK, &[&through.to_le_bytes()]);
-        self.last().1.append(&bytes)?;
+        if_there_is_room(self.last().1.append(&bytes))?;
         while self.segments.len() > 1
             && self.segments.values().next().is_some_and(|oldest| oldest.last <= through)
         {
@@ -243,6 +250,16 @@ impl Record {
             Self::Event { number, .. } => Some(*number),
             Self::Header(_) | Self::Ack(_) => None,
         }
+    }
+}
+
+/// What need not be done on a full disk.
+fn if_there_is_room(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            Ok(())
+        }
+        done => done,
     }
 }
 

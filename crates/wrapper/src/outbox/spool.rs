@@ -159,7 +159,7 @@ impl Spool {
             self.ledger.entries().is_empty() && self.files.segment_len() > self.limits.segment_bytes / 4;
         if idle {
             let header = self.header();
-            self.files.begin(&header).map_err(disk("begin a file"))?;
+            self.files.begin_if_there_is_room(&header).map_err(disk("begin a file"))?;
         }
         self.files.ack(self.ledger.acked()).map_err(disk("write an ack"))
     }

@@ -43,6 +43,32 @@ fn p11_a_flipped_bit_in_any_byte_takes_one_record_at_most_and_yields_no_wrong_on
 }
 
 #[test]
+fn p7_what_is_acked_is_gone_and_need_not_be_written_down_as_acked() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = begun(dir.path());
+    files.append(&[(1, b"one".to_vec()), (2, b"two".to_vec())], false).unwrap();
+    files.begin(&header(3)).unwrap();
+    files.append(&[(3, b"three".to_vec())], false).unwrap();
+    let without = files.segment_len();
+    files.ack(2).unwrap();
+    assert_eq!(files.segments.len(), 1);
+    // As if there had been no room for the ack.
+    files.last().1.file.set_len(without).unwrap();
+    drop(files);
+    let (_files, records) = Files::open(dir.path()).unwrap();
+    assert!(matches!(&records[0], Record::Header(header) if header.next == 3), "3 is the first that waits");
+    assert_eq!(records.iter().filter_map(Record::number).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn p7_a_full_disk_stops_no_ack_and_any_other_failure_does() {
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+        assert!(if_there_is_room(Err(kind.into())).is_ok(), "{kind}");
+    }
+    assert!(if_there_is_room(Err(io::ErrorKind::ReadOnlyFilesystem.into())).is_err());
+}
+
+#[test]
 fn a_segment_that_replaces_others_is_all_that_counts() {
     let dir = tempfile::tempdir().unwrap();
     let mut files = begun(dir.path());
