@@ -16,12 +16,6 @@ use crate::{
 
 pub(super) const FAULTS: &[Fault] = &[
     fault!(
-        "SIGTERM of the agent server while a turn runs",
-        "sent in the middle of a text, by somebody else",
-        "the text that was shown stays; kilo closes it itself, of opencode it is marked as interrupted; it is started again",
-        agent_server,
-    ),
-    fault!(
         "SIGTERM of the wrapper while a turn runs",
         "sent in the middle of a text",
         "the text is said to its end; then `agent.exited`, and nothing of the agent is left",
@@ -47,14 +41,6 @@ pub(super) const FAULTS: &[Fault] = &[
         daemons_killed,
     ),
 ];
-
-async fn agent_server(tried: &mut Tried) {
-    tried.stream_slowly().await;
-    let shown = slow_text(&tried.agent.viewer.view);
-    send(tried.processes.only(Role::AgentServer), Signal::TERM);
-    tried.agent.viewer.until("the text is kept and closed", |view| is_closed(view, &shown)).await;
-    tried.agent.ready_again().await;
-}
 
 async fn wrapper(tried: &mut Tried) {
     tried.prompt("[[brief]] tell me").await;

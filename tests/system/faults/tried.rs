@@ -111,7 +111,9 @@ impl Tried {
 
     pub(super) async fn stream_slowly(&mut self) {
         self.prompt("[[slow]] take your time").await;
-        self.agent.viewer.until("text streams in", |view| slow_text(view).len() > 60).await;
+        let prompt = format!("{}. [[slow]] take your time", self.numbers);
+        let streams = |view: &SessionView| text_of(view).contains(&prompt) && slow_text(view).len() > 60;
+        self.agent.viewer.until("text streams in", streams).await;
     }
 
     pub(super) async fn abort(&mut self) {

@@ -116,13 +116,13 @@ async fn a_lost_network_is_answered_and_declined(server: Server) {
 async fn its_queue_is_shown_and_its_transient_parts_go_away(server: Server) {
     let mut agent = Agent::start(server).await;
     agent.prompt("[[slow]] take your time").await;
-    let removed = |event: &Event| event.kind.as_ref() == "message.part.removed";
-    agent.viewer.until_event("a transient part goes away", removed).await;
+    agent.viewer.until("it speaks", |view| text_of(view).contains("The wrapper owns")).await;
     agent.take(json!({ "type": "prompt", "text": "[[plain]] and this", "delivery": "boundary" })).await;
     let queue = |event: &Event| event.kind.as_ref() == "session.queue.changed";
     agent.viewer.until_event("the queue is shown", queue).await;
     agent.take(json!({ "type": "abort" })).await;
     agent.turn_over().await;
+    // Whether it showed parts for a while is a matter of its model's pace; none of them may stay.
     agent.agrees_with_its_server().await;
 }
 
