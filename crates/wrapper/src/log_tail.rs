@@ -31,11 +31,12 @@ impl LogTail {
         Self::default()
     }
 
-    /// From here on no line has this text in it.
+    /// From here on no line has this text in it. One that another one begins with is looked for after that.
     pub(crate) fn hide(&self, secret: &str) {
         let mut kept = self.kept();
         if secret.len() >= SECRET_BYTES && !kept.secrets.iter().any(|hidden| hidden == secret) {
-            kept.secrets.push(secret.to_owned());
+            let at = kept.secrets.partition_point(|hidden| hidden.len() >= secret.len());
+            kept.secrets.insert(at, secret.to_owned());
         }
     }
 
@@ -123,6 +124,14 @@ mod tests {
         assert_eq!(shown, "token=*** is on, again ***\n");
         assert_eq!(log.last(1), ["token=*** is on, again ***"]);
         assert!(!format!("{log:?}").contains("canary"));
+    }
+
+    #[test]
+    fn p19_a_secret_that_begins_with_another_is_hidden_whole() {
+        let log = LogTail::new();
+        log.hide("canary-secret");
+        log.hide("canary-secret-and-more");
+        assert_eq!(log.keep("canary-secret-and-more, canary-secret\n"), "***, ***\n");
     }
 
     #[test]
