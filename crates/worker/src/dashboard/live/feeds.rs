@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     agent::State,
     board::{Board, encode},
+    lock,
 };
 use crate::{
     Clock,
@@ -231,10 +232,6 @@ impl super::viewer::Source for AgentSource {
             state.presence().map(|(wrapper, since)| ToViewer::Presence { log: state.log(), wrapper, since });
         presence.iter().map(encode).collect()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     board::Board,
     feeds::{Feeds, Viewing},
+    lock,
     viewer::Source,
 };
 use crate::{
@@ -190,8 +191,4 @@ impl Source for FleetSource {
     fn standing(&self) -> Vec<bytes::Bytes> {
         Vec::new()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

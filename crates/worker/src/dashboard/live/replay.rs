@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     board::{Board, encode},
+    lock,
     viewer::Source,
 };
 use crate::dashboard::{
@@ -136,10 +137,6 @@ impl Source for Replay {
     fn standing(&self) -> Vec<bytes::Bytes> {
         Vec::new()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
