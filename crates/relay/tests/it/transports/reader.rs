@@ -51,7 +51,7 @@ pub(crate) enum Told {
         to: Option<Seq>,
         reason: GapReason,
     },
-    /// Of pages: the first one after which there is no more for now.
+    /// All that is stored was given. Pages say it by the first of them that has no more after it.
     Live {
         head: Seq,
     },
