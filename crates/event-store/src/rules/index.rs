@@ -1,7 +1,7 @@
 //! Which events a log keeps, by position and by key: what compaction and pruning go by.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry as MapEntry},
     sync::Arc,
 };
 
@@ -23,7 +23,7 @@ pub(crate) struct Entry {
 ///
 /// `entries` is keyed by position (ascending); events that compaction took are left in it as dead until as many are
 /// dead as alive. `by_key` leads from a key to the positions that its next `replace` makes obsolete; it may still name
-/// pruned positions, which are swept together with the dead.
+/// pruned positions, which are swept before they are half of what is here.
 #[derive(Debug, Clone)]
 pub(crate) struct Index {
     entries: VecDeque<Slot>,
@@ -111,12 +111,17 @@ impl Index {
     /// Takes what a `remove` of `key` makes obsolete: the key, what it covers and, of a session, all of its events.
     pub(crate) fn take_removed(&mut self, key: &Key, obsolete: &mut Vec<Seq>) {
         let session = key.as_str().strip_prefix("session/");
+        let mut keys = HashSet::new();
         for at in 0..self.entries.len() {
             let entry = &self.entries[at].entry;
             let is_covered = entry.key.as_ref().is_some_and(|other| key.covers(other));
             if is_covered || (session.is_some() && entry.session.as_deref() == session) {
+                keys.extend(entry.key.clone());
                 self.kill(at, obsolete);
             }
+        }
+        for key in keys {
+            self.forget_dead(key);
         }
         self.drop_dead();
     }
@@ -150,6 +155,19 @@ impl Index {
         }
     }
 
+    /// Lets go of a key's positions that are gone.
+    fn forget_dead(&mut self, key: Key) {
+        let Self { entries, by_key, .. } = self;
+        if let MapEntry::Occupied(mut known) = by_key.entry(key) {
+            known.get_mut().retain(|seq| {
+                entries.binary_search_by_key(seq, |slot| slot.entry.seq).is_ok_and(|at| entries[at].alive)
+            });
+            if known.get().is_empty() {
+                known.remove();
+            }
+        }
+    }
+
     /// Lets go of dead entries once they are the larger part.
     fn drop_dead(&mut self) {
         if self.dead > 64 && self.dead * 2 > self.entries.len() {
@@ -158,10 +176,60 @@ impl Index {
         }
     }
 
-    /// Lets go of keys of which nothing is left.
+    /// Lets go of pruned positions, and of keys of which nothing is left.
     fn sweep(&mut self) {
         self.since_sweep = 0;
         let oldest = self.entries.front().map_or(Seq::ZERO, |slot| slot.entry.seq);
-        self.by_key.retain(|_, seqs| seqs.last().is_some_and(|last| *last >= oldest));
+        self.by_key.retain(|_, seqs| {
+            seqs.drain(..seqs.partition_point(|seq| *seq < oldest));
+            !seqs.is_empty()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEPT: u64 = 100;
+
+    #[test]
+    fn one_text_that_goes_on_for_ever_takes_no_more_memory_than_what_is_kept_of_it() {
+        let mut index = Index::new(true);
+        for seq in 1..100 * KEPT {
+            index.push(piece(seq, "part/p", "s"));
+            if index.events() > KEPT {
+                index.pop_oldest();
+            }
+        }
+        assert!(index.positions() <= 3 * KEPT, "{}", index.positions());
+        let mut obsolete = Vec::new();
+        index.take_replaced(&Key::new("part/p"), &mut obsolete);
+        assert_eq!(obsolete.len() as u64, KEPT);
+    }
+
+    #[test]
+    fn sessions_that_come_and_go_leave_no_key_behind_the_first_event() {
+        let mut index = Index::new(false);
+        index.push(piece(1, "config", "first"));
+        for n in 1..100 {
+            let (session, seq) = (format!("s{n}"), n * 3);
+            index.push(piece(seq, &format!("session/{session}/part/p"), &session));
+            index.push(piece(seq + 1, &format!("usage/{n}"), &session));
+            index.take_removed(&Key::new(&format!("session/{session}")), &mut Vec::new());
+        }
+        assert_eq!(index.positions(), 1);
+    }
+
+    impl Index {
+        /// What `by_key` leads to.
+        fn positions(&self) -> u64 {
+            self.by_key.values().map(|seqs| seqs.len() as u64).sum()
+        }
+    }
+
+    fn piece(seq: u64, key: &str, session: &str) -> Entry {
+        let (seq, key, session) = (Seq::new(seq), Some(Key::new(key)), Some(session.into()));
+        Entry { seq, bytes: 10, key, session, tombstone: false }
     }
 }
