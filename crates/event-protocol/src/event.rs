@@ -108,7 +108,33 @@ impl NewEvent {
     #[must_use]
     pub fn at(self, seq: Seq) -> Event {
         let key = self.classify().key;
+        self.keyed(seq, key)
+    }
+
+    fn keyed(self, seq: Seq, key: Option<Key>) -> Event {
         Event { seq, time: self.time, kind: self.kind, session: self.session, key, data: self.data }
+    }
+}
+
+/// The envelope of an event that has no position yet: all that is encoded before it has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unplaced(Vec<u8>);
+
+impl Unplaced {
+    /// What an envelope begins with, at position 0.
+    const HEAD: &[u8] = br#"{"seq":0"#;
+
+    /// The envelope of this event, of which this is the key.
+    #[must_use]
+    pub fn of(event: &NewEvent, key: Option<&Key>) -> Self {
+        Self(event.clone().keyed(Seq::ZERO, key.cloned()).encoded())
+    }
+
+    /// The envelope at its place: the bytes of [`Event::encode`].
+    #[must_use]
+    pub fn at(&self, seq: Seq) -> bytes::Bytes {
+        let (head, rest) = (&Self::HEAD[..Self::HEAD.len() - 1], &self.0[Self::HEAD.len()..]);
+        [head, seq.get().to_string().as_bytes(), rest].concat().into()
     }
 }
 
@@ -148,10 +174,14 @@ impl Event {
     /// The envelope as JSON: these bytes are stored and sent, live and replayed, over every transport.
     #[must_use]
     pub fn encode(&self) -> bytes::Bytes {
+        self.encoded().into()
+    }
+
+    fn encoded(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.data.json().len() + 160);
         serde_json::to_writer(&mut out, self)
             .expect("an event serialises: its keys are strings and its data is JSON");
-        out.into()
+        out
     }
 }
 
@@ -206,8 +236,10 @@ mod tests {
         fn an_event_survives_its_envelope(seq in 1_u64..1 << 53, ms in 0_i64..4_102_444_800_000, text in "\\PC{0,30}", kind in "[a-z.]{1,20}") {
             let data = RawData::of(&serde_json::json!({ "id": text, "sessionID": text })).unwrap();
             let time = Timestamp::from_unix_ms(ms);
-            let event = NewEvent { time, kind: kind.as_str().into(), session: Some(text.as_str().into()), data }.at(Seq::new(seq));
-            prop_assert_eq!(serde_json::from_slice::<Event>(&event.encode()).unwrap(), event);
+            let new = NewEvent { time, kind: kind.as_str().into(), session: Some(text.as_str().into()), data };
+            let event = new.clone().at(Seq::new(seq));
+            prop_assert_eq!(serde_json::from_slice::<Event>(&event.encode()).unwrap(), event.clone());
+            prop_assert_eq!(Unplaced::of(&new, event.key.as_ref()).at(Seq::new(seq)), event.encode());
         }
     }
 

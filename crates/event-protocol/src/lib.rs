@@ -68,6 +68,6 @@ pub use class::{Class, Classified, Effect, Key, classify, named_types, session_o
 pub use command::{Answer, Command, CommandId, CommandResult, Delivery, ModelRef, PermissionReply, Prompt};
 pub use cursor::{Cursor, CursorParseError, Epoch, Seq, SeqError};
 pub use error_code::{CloseCode, ErrorBody, ErrorCode, ErrorDetail};
-pub use event::{Event, NewEvent, RawData};
+pub use event::{Event, NewEvent, RawData, Unplaced};
 pub use id::{AgentId, IdError, LogId, ProducerId, SessionId, TownId};
 pub use time::{Timestamp, TimestampError};

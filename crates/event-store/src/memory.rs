@@ -14,8 +14,9 @@ use protocol::{LogId, Seq, Timestamp, search::Position};
 
 use crate::{
     Append, AppendError, Appended, Bounds, EventStore, Head, HeadFeed, LogSummary, Page, ProducerState,
-    ReadError, ReadLimit, Record, RetentionPolicy, Snapshot, StoreError, Tail, TextSearch, epochs::Epochs,
-    rules::LogState,
+    ReadError, ReadLimit, Record, RetentionPolicy, Snapshot, StoreError, Tail, TextSearch,
+    epochs::Epochs,
+    rules::{LogState, Prepared},
 };
 
 /// Event logs in memory. Keeps every clause but durability: what it holds ends with it.
@@ -84,13 +85,13 @@ impl fmt::Debug for MemoryStore {
 #[async_trait]
 impl EventStore for MemoryStore {
     async fn append(&self, log: &LogId, batch: Append) -> Result<Appended, AppendError> {
-        let retention = self.policy.of(log);
+        let (retention, batch) = (self.policy.of(log), Prepared::of(batch));
         let mut logs = self.lock();
         let Logs { epochs, written, by_name } = &mut *logs;
         if by_name.get(log).is_none_or(|log| log.kept.is_none()) {
             // A refused batch makes no log.
             let mut kept = Kept::new(LogState::new(epochs.next(), retention));
-            let appended = kept.append(log, batch, written)?;
+            let appended = kept.append(log, &batch, written)?;
             let entry = by_name.entry(log.clone()).or_insert_with(Log::unknown);
             entry.kept = Some(kept);
             entry.publish(&appended);
@@ -98,7 +99,7 @@ impl EventStore for MemoryStore {
         }
         let entry = by_name.get_mut(log).expect("it was there under the same lock");
         let kept = entry.kept.as_mut().expect("it was kept under the same lock");
-        let appended = kept.append(log, batch, written)?;
+        let appended = kept.append(log, &batch, written)?;
         entry.publish(&appended);
         Ok(appended)
     }
@@ -190,7 +191,7 @@ impl Kept {
         Self { state, records: BTreeMap::new(), snapshot: None }
     }
 
-    fn append(&mut self, log: &LogId, batch: Append, written: &mut u64) -> Result<Appended, AppendError> {
+    fn append(&mut self, log: &LogId, batch: &Prepared, written: &mut u64) -> Result<Appended, AppendError> {
         let change = self.state.append(log, batch)?;
         for seq in &change.obsolete {
             self.records.remove(seq);

@@ -4,17 +4,18 @@
 mod index;
 #[cfg(test)]
 mod laws;
+mod prepared;
 mod producers;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use protocol::{Effect, Epoch, Event, Key, LogId, NewEvent, Seq, Timestamp, limits};
+use protocol::{Effect, Epoch, LogId, Seq, Timestamp, limits};
 
 pub(crate) use index::{Entry, Index};
+pub(crate) use prepared::{Prepared, PreparedEvent};
 pub(crate) use producers::Producers;
 
-use crate::{Append, AppendError, Appended, Bounds, LogSummary, ProducerState, Record, Retention};
+use crate::{AppendError, Appended, Bounds, LogSummary, ProducerState, Record, Retention};
 
 /// What is known of one log, besides its events' bytes.
 #[derive(Debug, Clone)]
@@ -154,17 +155,17 @@ impl LogState {
     }
 
     /// Checks a batch and carries it out here; the backend then does the same with the bytes. An error changes nothing.
-    pub(crate) fn append(&mut self, log: &LogId, batch: Append) -> Result<Change, AppendError> {
-        let Append { mut events, producer, expect } = batch;
-        check_sizes(&events)?;
-        let mut admitted = None;
-        if let Some(producer) = &producer {
-            let admission = self.producers.admit(log, producer, &events)?;
-            events.drain(..admission.repeated);
+    pub(crate) fn append(&mut self, log: &LogId, batch: &Prepared) -> Result<Change, AppendError> {
+        let Prepared { events, producer, expect } = batch;
+        check_sizes(events)?;
+        let (mut events, mut admitted) = (&events[..], None);
+        if let Some(producer) = producer {
+            let admission = self.producers.admit(log, producer, events)?;
+            events = &events[admission.repeated..];
             admitted = Some(admission);
         }
         let is_repetition = events.is_empty() && admitted.as_ref().is_some_and(|a| a.repeated > 0);
-        if let Some(expected) = expect
+        if let Some(expected) = *expect
             && expected != self.head
             && !is_repetition
         {
@@ -176,7 +177,6 @@ impl LogState {
             }
             (None, _) | (_, None) => (0, None),
         };
-        let appended = events.len();
         let (stored, obsolete) = self.push(events);
         let pruned = self.prune();
         let stored = stored.into_iter().filter(|s| s.record.seq > self.floor).collect();
@@ -185,7 +185,7 @@ impl LogState {
             obsolete,
             floor: self.floor,
             pruned,
-            appended: Appended { epoch: self.epoch.clone(), head: self.head, appended, acked },
+            appended: Appended { epoch: self.epoch.clone(), head: self.head, appended: events.len(), acked },
             producer,
         })
     }
@@ -199,24 +199,21 @@ impl LogState {
     }
 
     /// Gives the events their positions and finds out what they make obsolete, in earlier batches and in this one.
-    fn push(&mut self, events: Vec<NewEvent>) -> (Vec<Stored>, Vec<Seq>) {
+    fn push(&mut self, events: &[PreparedEvent]) -> (Vec<Stored>, Vec<Seq>) {
         let before = self.head;
         let mut stored: Vec<Stored> = Vec::with_capacity(events.len());
         let mut obsolete = Vec::new();
         for event in events {
-            let seq = self.head.next();
-            let classified = event.classify();
-            let key = classified.key.map(|key| self.index.interned(key));
-            match (classified.effect, &key) {
+            match (event.effect, &event.key) {
                 (Effect::Replace, Some(key)) => self.index.take_replaced(key, &mut obsolete),
                 (Effect::Remove, Some(key)) => self.index.take_removed(key, &mut obsolete),
                 (Effect::Append, _) | (Effect::Replace | Effect::Remove, None) => {}
             }
             self.newest = Some(event.time);
-            let one = store(seq, event, key, classified.effect);
-            self.index.push(one.entry());
+            self.head = self.head.next();
+            let mut one = event.at(self.head);
+            one.record.key = self.index.push(one.entry());
             stored.push(one);
-            self.head = seq;
         }
         // What is obsolete before it was written is never written.
         obsolete.sort_unstable();
@@ -243,19 +240,10 @@ fn indexes_all(retention: &Retention) -> bool {
     retention.events != u64::MAX || retention.bytes != u64::MAX
 }
 
-fn check_sizes(events: &[NewEvent]) -> Result<(), AppendError> {
+fn check_sizes(events: &[PreparedEvent]) -> Result<(), AppendError> {
     let limit = limits::EVENT_DATA_HARD_BYTES;
-    match events.iter().map(|event| event.data.json().len()).enumerate().find(|(_, len)| *len > limit) {
+    match events.iter().map(PreparedEvent::bytes).enumerate().find(|(_, len)| *len > limit) {
         Some((index, len)) => Err(AppendError::TooLarge { index, len, limit }),
         None => Ok(()),
     }
-}
-
-/// The event at its position, encoded once and for all (§1).
-fn store(seq: Seq, event: NewEvent, key: Option<Key>, effect: Effect) -> Stored {
-    let NewEvent { time, kind, session, data } = event;
-    let event = Event { seq, time, kind, session, key, data };
-    let envelope: Bytes = event.encode();
-    let Event { kind, session, key, .. } = event;
-    Stored { record: Record { seq, kind, key, envelope }, session, tombstone: effect == Effect::Remove }
 }

@@ -48,7 +48,7 @@ use self::{
 };
 use crate::{
     Append, AppendError, Appended, Bounds, EventStore, LogSummary, Page, ProducerState, ReadError, ReadLimit,
-    Snapshot, StoreError, StoreFigures, Tail, TextSearch, epochs::Epochs,
+    Snapshot, StoreError, StoreFigures, Tail, TextSearch, epochs::Epochs, rules::Prepared,
 };
 
 /// Appends that may wait for the writer before callers wait to hand theirs in: two full commits of single events.
@@ -215,7 +215,7 @@ impl SqliteStore {
 #[async_trait]
 impl EventStore for SqliteStore {
     async fn append(&self, log: &LogId, batch: Append) -> Result<Appended, AppendError> {
-        let log = log.clone();
+        let (log, batch) = (log.clone(), Prepared::of(batch));
         self.write(|reply| Job::Append { log, batch, reply }).await
     }
 

@@ -1,7 +1,7 @@
 //! Which events a log keeps, by position and by key: what compaction and pruning go by.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque, hash_map::Entry as MapEntry},
+    collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry as MapEntry},
     sync::Arc,
 };
 
@@ -65,37 +65,40 @@ impl Index {
         self.bytes
     }
 
-    /// The same key, sharing its text with the index where it is known there.
-    pub(crate) fn interned(&self, key: Key) -> Key {
-        self.by_key.get_key_value(&key).map_or(key, |(known, _)| known.clone())
-    }
-
-    /// Adds an event above all others.
-    pub(crate) fn push(&mut self, mut entry: Entry) {
+    /// Adds an event above all others; gives its key, whose text is shared with the index where it is known there.
+    pub(crate) fn push(&mut self, mut entry: Entry) -> Option<Key> {
         self.events += 1;
         self.bytes += u64::from(entry.bytes);
         if !self.all && entry.key.is_none() && entry.session.is_none() {
-            return;
+            return None;
         }
-        if let Some(key) = entry.key.take() {
-            let key = self.interned(key);
-            // Only a removal makes a tombstone obsolete: it covers more than its own key, and a reader whose cursor is
-            // before it still has to hear of the rest.
-            if !entry.tombstone {
-                self.by_key.entry(key.clone()).or_default().push(entry.seq);
-            }
-            entry.key = Some(key);
+        // Only a removal makes a tombstone obsolete: it covers more than its own key, and a reader whose cursor is
+        // before it still has to hear of the rest.
+        if let Some(key) = entry.key.take_if(|_| !entry.tombstone) {
+            entry.key = Some(match self.by_key.entry(key) {
+                MapEntry::Occupied(mut known) => {
+                    known.get_mut().push(entry.seq);
+                    known.key().clone()
+                }
+                MapEntry::Vacant(unknown) => {
+                    let key = unknown.key().clone();
+                    unknown.insert(vec![entry.seq]);
+                    key
+                }
+            });
         }
         if let Some(last) = self.entries.back()
             && last.entry.session == entry.session
         {
             entry.session = last.entry.session.clone();
         }
+        let key = entry.key.clone();
         self.entries.push_back(Slot { entry, alive: true });
         self.since_sweep += 1;
         if self.since_sweep > self.entries.len() / 2 + 64 {
             self.sweep();
         }
+        key
     }
 
     /// Takes what a `replace` of `key` makes obsolete.
@@ -111,7 +114,7 @@ impl Index {
     /// Takes what a `remove` of `key` makes obsolete: the key, what it covers and, of a session, all of its events.
     pub(crate) fn take_removed(&mut self, key: &Key, obsolete: &mut Vec<Seq>) {
         let session = key.as_str().strip_prefix("session/");
-        let mut keys = HashSet::new();
+        let mut keys = BTreeSet::new();
         for at in 0..self.entries.len() {
             let entry = &self.entries[at].entry;
             let is_covered = entry.key.as_ref().is_some_and(|other| key.covers(other));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use protocol::{Effect, Event, Key, LogId, NewEvent, RawData, Seq, Timestamp, view::SessionView};
 
 use super::*;
-use crate::ProducerBatch;
+use crate::{Append, ProducerBatch};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
@@ -68,7 +68,7 @@ proptest! {
         for (first, len) in pieces {
             let batch = Append::of((first..first + len).map(numbered).collect());
             let producer = ProducerBatch { producer: "p".parse().unwrap(), generation: 1, first };
-            match state.append(&log_id(), batch.from_producer(producer)) {
+            match state.append(&log_id(), &Prepared::of(batch.from_producer(producer))) {
                 Ok(change) => {
                     appended.extend(change.stored.iter().map(|s| s.record.event().unwrap().data.parse::<u64>().unwrap()));
                     acked = change.appended.acked;
@@ -91,7 +91,7 @@ proptest! {
         let mut accepted: Option<(u64, u8)> = None;
         for (producer, generation) in tries {
             let batch = ProducerBatch { producer: format!("p{producer}").parse().unwrap(), generation, first: 1 };
-            let is_fenced = state.append(&log_id(), Append::default().from_producer(batch)).is_err();
+            let is_fenced = state.append(&log_id(), &Prepared::of(Append::default().from_producer(batch))).is_err();
             let expected = accepted.is_some_and(|(g, p)| generation < g || (generation == g && producer != p));
             prop_assert_eq!(is_fenced, expected);
             if !is_fenced {
@@ -114,7 +114,7 @@ impl Log {
     }
 
     fn append(&mut self, batch: Vec<NewEvent>) {
-        let change = self.state.append(&log_id(), Append::of(batch)).unwrap();
+        let change = self.state.append(&log_id(), &Prepared::of(Append::of(batch))).unwrap();
         for seq in &change.obsolete {
             assert!(self.records.iter().any(|record| record.seq == *seq), "{seq} was not there to be taken");
         }

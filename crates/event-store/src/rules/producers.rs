@@ -3,6 +3,7 @@
 use protocol::{LogId, NewEvent};
 use serde::Deserialize;
 
+use super::PreparedEvent;
 use crate::{AppendError, ProducerBatch, ProducerState};
 
 /// Producers remembered per log. A wrapper keeps its id over restarts, so there are few; this bounds what somebody
@@ -43,7 +44,7 @@ impl Producers {
         &self,
         log: &LogId,
         batch: &ProducerBatch,
-        events: &[NewEvent],
+        events: &[PreparedEvent],
     ) -> Result<Admission, AppendError> {
         let &ProducerBatch { ref producer, generation, first } = batch;
         if let Some(newest) = self.newest() {
@@ -60,7 +61,7 @@ impl Producers {
         let last = first.checked_add(events.len() as u64 - 1).ok_or_else(hole)?;
         // A producer of which no event is known may begin anywhere: its earlier ones went with a removed log.
         let acked = if known == 0 { first.saturating_sub(1) } else { known };
-        if first > acked.saturating_add(1) && !names_the_hole(&events[0], acked, first) {
+        if first > acked.saturating_add(1) && !names_the_hole(events[0].event(), acked, first) {
             return Err(hole());
         }
         let repeated = acked.saturating_add(1).saturating_sub(first).min(events.len() as u64);
@@ -77,9 +78,9 @@ impl Producers {
     }
 
     /// Keeps what was admitted; gives the newest producer, if it is other than before.
-    pub(crate) fn record(&mut self, batch: ProducerBatch, acked: u64) -> Option<ProducerState> {
-        let ProducerBatch { producer, generation, first: _ } = batch;
-        let newest = ProducerState { producer, generation, acked };
+    pub(crate) fn record(&mut self, batch: &ProducerBatch, acked: u64) -> Option<ProducerState> {
+        let &ProducerBatch { ref producer, generation, first: _ } = batch;
+        let newest = ProducerState { producer: producer.clone(), generation, acked };
         if self.newest() == Some(&newest) {
             return None;
         }
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn p5_a_producer_that_comes_back_after_another_is_still_known() {
         let mut producers = known(3, 10);
-        producers.record(batch("q", 4, 1), 7);
+        producers.record(&batch("q", 4, 1), 7);
         assert_eq!(admit(&producers, "p", 5, 9, 4), Ok((2, 12)));
     }
 
@@ -140,7 +141,7 @@ mod tests {
         let producers = known(3, 10);
         let drop =
             |from, to| vec![event("wrapper.events_dropped", &serde_json::json!({"from": from, "to": to}))];
-        let admit = |events: &[NewEvent], first| producers.admit(&log(), &batch("p", 3, first), events);
+        let admit = |events: &[PreparedEvent], first| producers.admit(&log(), &batch("p", 3, first), events);
         assert_eq!(admit(&drop(11, 20), 21).unwrap(), Admission { repeated: 0, acked: 21 });
         assert!(matches!(admit(&drop(12, 20), 21), Err(AppendError::Hole { acked: 10, first: 21, .. })));
         assert!(matches!(admit(&drop(11, 19), 21), Err(AppendError::Hole { .. })));
@@ -171,7 +172,7 @@ mod tests {
     fn only_so_many_producers_are_remembered_and_the_newest_are() {
         let mut producers = Producers::default();
         for generation in 1..=REMEMBERED as u64 + 2 {
-            let newest = producers.record(batch(&format!("p{generation}"), generation, 1), generation);
+            let newest = producers.record(&batch(&format!("p{generation}"), generation, 1), generation);
             assert_eq!(newest.as_ref(), producers.newest());
         }
         assert_eq!(producers.all()[0].producer, "p3".parse().unwrap());
@@ -199,8 +200,8 @@ mod tests {
         ProducerBatch { producer: producer.parse().unwrap(), generation, first }
     }
 
-    fn event(kind: &str, data: &serde_json::Value) -> NewEvent {
-        NewEvent::of(Timestamp::from_unix_ms(0), kind, data).unwrap()
+    fn event(kind: &str, data: &serde_json::Value) -> PreparedEvent {
+        PreparedEvent::of(NewEvent::of(Timestamp::from_unix_ms(0), kind, data).unwrap())
     }
 
     fn log() -> LogId {

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     Append, AppendError, Appended, ReadError, RetentionPolicy, StoreError,
     epochs::Epochs,
-    rules::{Change, LogState, Stored},
+    rules::{Change, LogState, Prepared, Stored},
 };
 
 /// The logs whose state is in memory, and what is needed to make new ones.
@@ -121,7 +121,7 @@ impl<'a> Group<'a> {
     /// Does one job. An error is one of the database; what a job may not do is in its outcome.
     pub(super) fn carry_out(&mut self, job: &Job) -> rusqlite::Result<Outcome> {
         Ok(match job {
-            Job::Append { log, batch, .. } => Outcome::Append(self.append(log, batch.clone())?),
+            Job::Append { log, batch, .. } => Outcome::Append(self.append(log, batch)?),
             Job::PutSnapshot { log, snapshot, .. } => Outcome::PutSnapshot(match self.id(log) {
                 Some(id) => Ok(snapshots::put(self.conn, id, snapshot)?),
                 None => Err(ReadError::UnknownLog { log: log.clone() }),
@@ -177,14 +177,14 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn append(&mut self, log: &LogId, batch: Append) -> rusqlite::Result<Result<Appended, AppendError>> {
+    fn append(&mut self, log: &LogId, batch: &Prepared) -> rusqlite::Result<Result<Appended, AppendError>> {
         let is_known = match self.load(log)? {
             Ok(is_known) => is_known,
             Err(error) => return Ok(Err(error.into())),
         };
         if is_known {
             let open = self.logs.open.get_mut(log).expect("it was just loaded");
-            if let Err(error) = check_position(open.state.bounds().head, &batch) {
+            if let Err(error) = check_position(open.state.bounds().head, batch) {
                 return Ok(Err(error.into()));
             }
             return match open.state.append(log, batch) {
@@ -271,7 +271,10 @@ impl<'a> Group<'a> {
         let pruned = open.state.empty();
         self.commit.pruned += pruned;
         self.index.forget_through(open.id, open.state.bounds().floor);
-        let change = open.state.append(log, Append::default()).expect("nothing can be wrong with nothing");
+        let change = open
+            .state
+            .append(log, &Prepared::of(Append::default()))
+            .expect("nothing can be wrong with nothing");
         self.write(log, change)?;
         Ok(pruned)
     }
@@ -341,7 +344,7 @@ impl Logs {
 }
 
 /// Whether the batch leaves the log below the last position that this backend can tell apart.
-fn check_position(head: Seq, batch: &Append) -> Result<(), StoreError> {
+fn check_position(head: Seq, batch: &Prepared) -> Result<(), StoreError> {
     if head.get() + batch.events.len() as u64 > LAST_POSITION.get() {
         return Err(exhausted("give an event a position"));
     }

@@ -14,7 +14,7 @@ use super::{
     live::LiveLogs,
     search::Index,
 };
-use crate::{Append, AppendError, Appended, ReadError, Snapshot, StoreError};
+use crate::{AppendError, Appended, ReadError, Snapshot, StoreError, rules::Prepared};
 
 /// Events in one commit at most, beyond its first job: enough to make the sync cheap, few enough to keep a commit short.
 const GROUP_EVENTS: usize = 512;
@@ -22,13 +22,14 @@ const GROUP_EVENTS: usize = 512;
 const GROUP_BYTES: usize = 1024 * 1024;
 /// As many jobs in a commit make the next one wait for more of them
 const MANY: usize = 16;
-/// until none has come for so long: what a woken task needs to get going, and a fraction of a sync.
-const MOMENT: Duration = Duration::from_micros(50);
+/// until none has come for so long. Callers that were woken together come back that close one after the other if they do
+/// nothing else; those that write to sockets meanwhile do not, and are better served by the next commit.
+const MOMENT: Duration = Duration::from_micros(5);
 
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub(super) enum Job {
-    Append { log: LogId, batch: Append, reply: oneshot::Sender<Result<Appended, AppendError>> },
+    Append { log: LogId, batch: Prepared, reply: oneshot::Sender<Result<Appended, AppendError>> },
     PutSnapshot { log: LogId, snapshot: Snapshot, reply: oneshot::Sender<Result<(), ReadError>> },
     Remove { log: LogId, reply: oneshot::Sender<Result<(), StoreError>> },
     PruneIdle { now: Timestamp, reply: oneshot::Sender<Result<u64, StoreError>> },
@@ -244,10 +245,7 @@ struct Size {
 impl Size {
     fn of(job: &Job) -> Self {
         match job {
-            Job::Append { batch, .. } => {
-                let bytes = batch.events.iter().map(|event| event.data.json().len()).sum();
-                Self { events: job.appends(), bytes }
-            }
+            Job::Append { batch, .. } => Self { events: job.appends(), bytes: batch.bytes() },
             Job::PutSnapshot { snapshot, .. } => Self { events: 1, bytes: snapshot.data.len() },
             Job::Remove { .. } | Job::PruneIdle { .. } => Self { events: 1, bytes: 0 },
         }
