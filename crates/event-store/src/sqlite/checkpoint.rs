@@ -80,6 +80,11 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Ends the thread. What this has open must stay so for as long as a connection.
+    pub(super) fn end(self) -> Option<File> {
+        self.wal_index
+    }
+
     /// Frames in the write-ahead log: `mxFrame` of the index that SQLite keeps of it (its file format, 2.2).
     fn frames(&self) -> u32 {
         const MX_FRAME_AT: u64 = 16;

@@ -100,8 +100,7 @@ impl Writer {
         }
         self.live.close("it was closed");
         let Self { conn, path, checkpoints, .. } = self;
-        // It ends the thread that copies.
-        drop(checkpoints);
+        let wal_index = checkpoints.end();
         while others.recv().is_ok() {}
         // So that a closed store is one file. If it fails the write-ahead log stays, and the next opener takes it over.
         let emptied =
@@ -109,6 +108,9 @@ impl Writer {
         if let Err(error) = emptied {
             tracing::warn!(%error, path = %path.display(), "the write-ahead log could not be emptied");
         }
+        drop(conn);
+        // Whoever closes a file gives up all the locks that his process has on it: not before SQLite has.
+        drop(wal_index);
     }
 
     /// Takes what waits, as far as there is room. Who was answered just now often has the next job at once: if those were
