@@ -1,6 +1,7 @@
 //! Frames to and from text: limits are checked before anything is parsed, and no input panics.
 
 use bytes::Bytes;
+use memchr::memchr2;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -85,31 +86,34 @@ pub fn check(text: &[u8], max_bytes: usize) -> Result<(), DecodeError> {
 /// text, so that the parser's own limit does not see into them.
 fn depth(text: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
-    let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
+    let mut rest = text;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
         match byte {
             b'{' | b'[' => {
                 depth += 1;
                 deepest = deepest.max(depth);
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => skip_string(&mut bytes),
+            b'"' => rest = after_string(after),
             _ => {}
         }
     }
     deepest
 }
 
-fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => return,
-            b'\\' => {
-                bytes.next();
-            }
-            _ => {}
+/// What follows a string of which this is the text after its opening quote. Most of a frame is in strings.
+fn after_string(text: &[u8]) -> &[u8] {
+    let mut rest = text;
+    while let Some(at) = memchr2(b'"', b'\\', rest) {
+        // The byte after a backslash is part of the string, whatever it is.
+        let ends = rest[at] == b'"';
+        rest = rest.get(at + if ends { 1 } else { 2 }..).unwrap_or_default();
+        if ends {
+            return rest;
         }
     }
+    &[]
 }
 
 impl Frame for FromViewer {
