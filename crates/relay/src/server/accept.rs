@@ -1,35 +1,35 @@
 //! The accept loop: `axum::serve` has neither header timeouts nor caps.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    io::{self, IoSlice},
-    net::{IpAddr, SocketAddr},
-    pin::Pin,
-    sync::{Arc, Mutex},
-    task::{Context, Poll},
-    time::Duration,
-};
+mod connection;
+mod exchange;
+
+use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use super::feed::lock;
+use self::connection::{Connection, Connections};
 
 /// Connections that may wait to be accepted: a fleet that comes back at once. The system drops what comes beyond, and
 /// the other side tries again after a second; by default it lets 128 wait.
 const WAITING: i32 = 4096;
+/// Bytes of the smallest read buffer that hyper takes.
+const READ_BUFFER: usize = 8 * 1024;
+/// The connection has its own timers. With one of its own hyper reads on as soon as an answer is done, which starts them.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// Time before accepting again after the system had no descriptor left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -37,11 +37,13 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ServeLimits {
-    /// Time for a request's header, and for the next request on a connection that is kept.
+    /// Time for a request's header: from the connection on, and for later requests from its first byte on.
     pub header_timeout: Duration,
+    /// Time for the next request on a connection that is kept.
+    pub idle_timeout: Duration,
     /// Headers of a request.
     pub headers: usize,
-    /// Bytes of a request's header, and of the read buffer.
+    /// Bytes of a request's header.
     pub header_bytes: usize,
     /// Connections in all.
     pub connections: usize,
@@ -55,6 +57,7 @@ impl Default for ServeLimits {
     fn default() -> Self {
         Self {
             header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(15),
             headers: 64,
             header_bytes: 16 * 1024,
             connections: 20_000,
@@ -98,7 +101,8 @@ impl Listener for TcpListener {
 }
 
 /// Serves a router until `shutdown`, then stops accepting, lets requests that run end, and waits for every connection,
-/// streams too, at most [`ServeLimits::drain`]. Streams end when [`super::Relay::drain`] is called: call both at once.
+/// streams too, at most [`ServeLimits::drain`]; requests that still run then are cut. Streams end when
+/// [`super::Relay::drain`] is called: call both at once.
 ///
 /// A connection beyond a cap is closed at once. Every request has `ConnectInfo<SocketAddr>` as an extension.
 ///
@@ -112,7 +116,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     listener.let_wait(WAITING)?;
     let connections = Connections::new(limits);
-    let (tracker, ending) = (TaskTracker::new(), CancellationToken::new());
+    let (tracker, ending, over) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let mut shutdown = std::pin::pin!(shutdown);
     let mut accepted_so_far = 0_u64;
     loop {
@@ -126,6 +130,7 @@ pub async fn serve(
                 accepted_so_far += 1;
                 let span = tracing::info_span!("connection", conn = accepted_so_far, %peer);
                 let conversation = converse(connection, peer, router.clone(), limits, ending.clone());
+                let conversation = over.clone().run_until_cancelled_owned(conversation);
                 tracker.spawn(conversation.instrument(span));
             }
             Err(error) if is_of_one_connection(&error) => {}
@@ -145,7 +150,9 @@ pub async fn serve(
         connections.all_ended().await;
     };
     if tokio::time::timeout(limits.drain, all_ended).await.is_err() {
-        tracing::warn!("some connections did not end in time");
+        tracing::warn!(left = tracker.len(), "some connections did not end in time");
+        over.cancel();
+        tracker.wait().await;
     }
     Ok(())
 }
@@ -157,13 +164,20 @@ async fn converse(
     limits: ServeLimits,
     ending: CancellationToken,
 ) {
-    let service = router.layer(axum::Extension(ConnectInfo(peer)));
+    let exchange = connection.exchange().clone();
+    let router = TowerToHyperService::new(router.layer(axum::Extension(ConnectInfo(peer))));
+    let service = service_fn(move |request| {
+        exchange.asked();
+        let (exchange, response) = (exchange.clone(), router.call(request));
+        async move { response.await.map(|response| exchange.answered(response)) }
+    });
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
+        .header_read_timeout(NEVER)
         .max_headers(limits.headers)
-        .max_buf_size(limits.header_bytes)
-        .serve_connection(TokioIo::new(connection), TowerToHyperService::new(service))
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes.max(READ_BUFFER))
+        .serve_connection(TokioIo::new(connection), service)
         .with_upgrades();
     let mut conversation = std::pin::pin!(conversation);
     let ended = tokio::select! {
@@ -184,124 +198,118 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// The caps of a listener.
-struct Connections {
-    limits: ServeLimits,
-    all: Arc<Semaphore>,
-    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-impl Connections {
-    fn new(limits: ServeLimits) -> Self {
-        Self { limits, all: Arc::new(Semaphore::new(limits.connections)), by_address: Arc::default() }
-    }
-
-    fn admit<S>(&self, stream: S, peer: SocketAddr) -> Option<Connection<S>> {
-        let permit = self.all.clone().try_acquire_owned().ok()?;
-        let address = peer.ip().to_canonical();
-        let of_address = if address.is_loopback() {
-            None
-        } else {
-            let mut by_address = lock(&self.by_address);
-            let count = by_address.entry(address).or_default();
-            if *count >= self.limits.per_address {
-                return None;
-            }
-            *count += 1;
-            Some(OfAddress { address, by_address: self.by_address.clone() })
-        };
-        Some(Connection { stream, _permit: permit, _of_address: of_address })
-    }
-
-    async fn all_ended(&self) {
-        let all = u32::try_from(self.limits.connections).unwrap_or(u32::MAX);
-        // The semaphore is never closed.
-        let _ = self.all.acquire_many(all).await;
-    }
-}
-
-/// One of an address's connections.
-struct OfAddress {
-    address: IpAddr,
-    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-impl Drop for OfAddress {
-    fn drop(&mut self) {
-        let mut by_address = lock(&self.by_address);
-        if let Some(count) = by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// A connection that counts against the caps until it is dropped, upgraded or not.
-struct Connection<S> {
-    stream: S,
-    _permit: OwnedSemaphorePermit,
-    _of_address: Option<OfAddress>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{convert::Infallible, future::pending};
+
+    use axum::{body::Body, routing::get};
+    use futures_util::{StreamExt as _, stream};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+        sync::mpsc,
+        task::JoinHandle,
+        time::{Instant, sleep},
+    };
+
     use super::*;
 
-    #[tokio::test]
-    async fn one_connection_too_many_of_an_address_is_refused_and_others_are_not() {
-        let connections = Connections::new(ServeLimits { per_address: 2, ..ServeLimits::default() });
-        let [near, far, other] =
-            ["127.0.0.1:1", "192.0.2.1:1", "192.0.2.2:1"].map(|peer| peer.parse().unwrap());
-        let first = connections.admit(stream().await, far).unwrap();
-        let _second = connections.admit(stream().await, far).unwrap();
-        assert!(connections.admit(stream().await, far).is_none());
-        // The same address, as a socket for both protocols sees it.
-        assert!(connections.admit(stream().await, "[::ffff:192.0.2.1]:1".parse().unwrap()).is_none());
-        let _other = connections.admit(stream().await, other).unwrap();
-        let mut here = Vec::new();
-        for _ in 0..3 {
-            here.push(connections.admit(stream().await, near).expect("loopback has no cap of its own"));
+    const REQUEST: &[u8] = b"GET /quick HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    /// What a client may leave unread.
+    const PIPE: usize = 1024;
+
+    #[tokio::test(start_paused = true)]
+    async fn p20_a_kept_connection_rests_for_15_s_and_then_has_5_s_for_a_header() {
+        let served = Served::start();
+        let mut client = served.connect();
+        for rest in [0, 14, 14] {
+            sleep(Duration::from_secs(rest)).await;
+            client.write_all(&REQUEST[..3]).await.unwrap();
+            sleep(Duration::from_secs(4)).await;
+            client.write_all(&REQUEST[3..]).await.unwrap();
+            assert_eq!(client.answer().await, "done", "after {rest} s");
         }
-        drop(first);
-        assert!(connections.admit(stream().await, far).is_some());
+        assert_eq!(client.closed_after_s().await, 15, "it rests for too long");
+        let mut client = served.connect();
+        assert_eq!(client.closed_after_s().await, 5, "no header has begun");
+        let mut client = served.connect();
+        client.write_all(REQUEST).await.unwrap();
+        client.answer().await;
+        sleep(Duration::from_secs(14)).await;
+        client.write_all(&REQUEST[..3]).await.unwrap();
+        assert_eq!(client.closed_after_s().await, 5, "the second header dribbles");
+    }
+
+    #[tokio::test]
+    async fn p20_a_header_that_comes_in_pieces_has_the_same_limit() {
+        let limit = ServeLimits::default().header_bytes;
+        for (bytes, status) in [(limit, "200"), (limit + 1, "431")] {
+            let served = Served::start();
+            let mut client = served.connect();
+            let mut request = "GET /quick HTTP/1.1\r\nhost: localhost\r\nx: \r\n\r\n".to_owned();
+            request.insert_str(request.len() - 4, &"x".repeat(bytes - request.len()));
+            // What it has refused it does not read.
+            let _ = client.write_all(request.as_bytes()).await;
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"), "{bytes}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_takes_long_to_make_or_to_take_is_whole() {
+        let served = Served::start();
+        for path in ["slow", "large"] {
+            let mut client = served.connect();
+            let request = format!("GET /{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            while client.read_buf(&mut answer).await.unwrap() > 0 {
+                sleep(Duration::from_secs(10)).await;
+            }
+            assert!(answer.ends_with(b"whole"), "{path}: {} bytes", answer.len());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p8_an_answer_of_which_nothing_is_taken_for_60_s_is_cut() {
+        let served = Served::start();
+        for path in ["large", "stream"] {
+            let mut client = served.connect();
+            let request = format!("GET /{path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let began = Instant::now();
+            // Its half of the pipe is written to in vain once the other one is gone.
+            while client.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+            assert!((60..=61).contains(&began.elapsed().as_secs()), "{path}: {:?}", began.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn p15_a_server_that_ends_waits_for_what_runs_10_s_and_no_longer() {
+        for (path, ends_after_s, answer) in [("slow", 7, Some("whole")), ("never", 10, None)] {
+            let served = Served::start();
+            let mut client = served.connect();
+            let request = format!("GET /{path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            sleep(Duration::from_secs(33)).await;
+            let began = Instant::now();
+            let read = tokio::spawn(async move {
+                let mut answer = String::new();
+                // A connection that is cut may end in an error.
+                let _ = client.read_to_string(&mut answer).await;
+                answer
+            });
+            served.stop().await;
+            assert_eq!(began.elapsed().as_secs(), ends_after_s, "{path}");
+            let read = read.await.unwrap();
+            assert_eq!(
+                answer.is_some(),
+                answer.is_some_and(|answer| read.ends_with(answer)),
+                "{path}: {read}"
+            );
+        }
     }
 
     #[tokio::test]
@@ -316,9 +324,93 @@ mod tests {
         assert!(all_are_in.await.unwrap().iter().all(Result::is_ok));
     }
 
-    async fn stream() -> TcpStream {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (stream, _) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        stream.unwrap()
+    /// A server over pipes in memory, so that the clock may be paused.
+    struct Served {
+        connect: mpsc::Sender<DuplexStream>,
+        shutdown: CancellationToken,
+        serving: JoinHandle<io::Result<()>>,
+    }
+
+    struct Pipes(mpsc::Receiver<DuplexStream>);
+
+    impl Listener for Pipes {
+        type Io = DuplexStream;
+
+        async fn accept(&mut self) -> io::Result<(DuplexStream, SocketAddr)> {
+            match self.0.recv().await {
+                Some(pipe) => Ok((pipe, SocketAddr::from(([127, 0, 0, 1], 1)))),
+                None => pending().await,
+            }
+        }
+    }
+
+    impl Served {
+        fn start() -> Self {
+            let slow = || async {
+                sleep(Duration::from_secs(40)).await;
+                "whole"
+            };
+            let large = || async { format!("{}whole", "x".repeat(20 * PIPE)) };
+            let never = || async {
+                let body = stream::iter(["begun"]).chain(stream::pending());
+                Body::from_stream(body.map(Ok::<_, Infallible>))
+            };
+            let endless = || async {
+                let body = stream::repeat("x".repeat(PIPE));
+                Body::from_stream(body.map(Ok::<_, Infallible>))
+            };
+            let router = Router::new()
+                .route("/stream", get(endless))
+                .route("/quick", get(|| async { "done" }))
+                .route("/slow", get(slow))
+                .route("/large", get(large))
+                .route("/never", get(never));
+            let (connect, pipes) = mpsc::channel(8);
+            let shutdown = CancellationToken::new();
+            let limits = ServeLimits::default();
+            let serving =
+                tokio::spawn(serve(Pipes(pipes), router, limits, shutdown.clone().cancelled_owned()));
+            Self { connect, shutdown, serving }
+        }
+
+        fn connect(&self) -> DuplexStream {
+            let (client, server) = duplex(PIPE);
+            self.connect.try_send(server).unwrap();
+            client
+        }
+
+        async fn stop(self) {
+            self.shutdown.cancel();
+            self.serving.await.unwrap().unwrap();
+        }
+    }
+
+    trait Client {
+        /// The body of an answer that says its length.
+        async fn answer(&mut self) -> String;
+        /// Reads to the end, and says after how many seconds it came.
+        async fn closed_after_s(&mut self) -> u64;
+    }
+
+    impl Client for DuplexStream {
+        async fn answer(&mut self) -> String {
+            let mut answer = String::new();
+            while !answer.ends_with("done") {
+                let mut piece = [0; PIPE];
+                let read = self.read(&mut piece).await.unwrap();
+                assert!(read > 0, "it was closed after {answer:?}");
+                answer.push_str(std::str::from_utf8(&piece[..read]).unwrap());
+            }
+            answer.split_off(answer.len() - 4)
+        }
+
+        async fn closed_after_s(&mut self) -> u64 {
+            let began = Instant::now();
+            let mut rest = Vec::new();
+            // A reset is an end as well.
+            let _ = self.read_to_end(&mut rest).await;
+            assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+            began.elapsed().as_secs()
+        }
     }
 }

@@ -95,7 +95,7 @@ async fn p20_a_body_that_does_not_come_is_given_up_and_one_of_a_stranger_is_not_
 #[tokio::test]
 async fn p20_a_connection_that_is_kept_and_asks_nothing_more_is_closed() {
     let mut limits = ServeLimits::default();
-    limits.header_timeout = Duration::from_millis(200);
+    limits.idle_timeout = Duration::from_millis(200);
     let store = MemoryStore::new(RetentionPolicy::default());
     let server = Server::limited(store, RelayConfig::default(), limits).await;
     let mut client = TcpStream::connect(server.address).await.unwrap();
