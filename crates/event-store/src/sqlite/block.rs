@@ -78,20 +78,21 @@ pub(super) fn decode(log: i64, entries: &[u8], envelopes: &Bytes) -> Result<Vec<
     let mut at = 0;
     let mut reader = Reader(entries);
     while let Some(RawEntry { seq, len, crc, flags, kind, key, session }) = reader.next()? {
-        // A text that the event before has too is shared with it: neighbours often speak of the same thing.
+        // A text that the event before has too is shared with it, and not looked at again: neighbours often speak of the
+        // same thing.
         let before = items.last().map(|item| &item.stored);
         let kind = match before {
-            Some(before) if &*before.record.kind == kind => Arc::clone(&before.record.kind),
-            Some(_) | None => kind.into(),
+            Some(before) if before.record.kind.as_bytes() == kind => Arc::clone(&before.record.kind),
+            Some(_) | None => text(kind)?.into(),
         };
-        let key = key.map(|key| match before.and_then(|before| before.record.key.as_ref()) {
-            Some(known) if known.as_str() == key => known.clone(),
-            Some(_) | None => Key::new(key),
-        });
-        let session = session.map(|session| match before.and_then(|before| before.session.as_ref()) {
-            Some(known) if **known == *session => Arc::clone(known),
-            Some(_) | None => session.into(),
-        });
+        let key = match (key, before.and_then(|before| before.record.key.as_ref())) {
+            (Some(key), Some(known)) if known.as_str().as_bytes() == key => Some(known.clone()),
+            (key, _) => key.map(text).transpose()?.map(Key::new),
+        };
+        let session = match (session, before.and_then(|before| before.session.as_ref())) {
+            (Some(session), Some(known)) if known.as_bytes() == session => Some(Arc::clone(known)),
+            (session, _) => session.map(text).transpose()?.map(Arc::from),
+        };
         let end = at + len;
         let envelope = if end <= envelopes.len() { envelopes.slice(at..end) } else { Bytes::new() };
         at = end;
@@ -113,8 +114,8 @@ pub(super) fn decode_entries(entries: &[u8]) -> Result<Vec<Entry>, Damaged> {
         found.push(Entry {
             seq,
             bytes: u32::try_from(len).unwrap_or(u32::MAX),
-            key: key.map(Key::new),
-            session: session.map(Arc::from),
+            key: key.map(text).transpose()?.map(Key::new),
+            session: session.map(text).transpose()?.map(Arc::from),
             tombstone: flags & TOMBSTONE != 0,
         });
     }
@@ -126,9 +127,9 @@ struct RawEntry<'a> {
     len: usize,
     crc: u32,
     flags: u8,
-    kind: &'a str,
-    key: Option<&'a str>,
-    session: Option<&'a str>,
+    kind: &'a [u8],
+    key: Option<&'a [u8]>,
+    session: Option<&'a [u8]>,
 }
 
 /// What is left to be read.
@@ -156,9 +157,9 @@ impl<'a> Reader<'a> {
             len: len as usize,
             crc,
             flags,
-            kind: self.text(kind)?.ok_or(Damaged)?,
-            key: self.text(key)?,
-            session: self.text(session)?,
+            kind: self.field(kind)?.ok_or(Damaged)?,
+            key: self.field(key)?,
+            session: self.field(session)?,
         }))
     }
 
@@ -177,13 +178,21 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn text(&mut self, len: u32) -> Result<Option<&'a str>, Damaged> {
+        self.field(len)?.map(text).transpose()
+    }
+
+    fn field(&mut self, len: u32) -> Result<Option<&'a [u8]>, Damaged> {
         if len == NONE {
             return Ok(None);
         }
-        let (text, rest) = self.0.split_at_checked(len as usize).ok_or(Damaged)?;
+        let (field, rest) = self.0.split_at_checked(len as usize).ok_or(Damaged)?;
         self.0 = rest;
-        str::from_utf8(text).map(Some).map_err(|_| Damaged)
+        Ok(Some(field))
     }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Damaged> {
+    str::from_utf8(bytes).map_err(|_| Damaged)
 }
 
 /// Lengths fit: an event's size is bounded (§11).
