@@ -2,6 +2,7 @@
 //! viewer's fold is what the server itself answers about its session.
 
 mod acp;
+mod after_turn;
 mod features;
 
 use std::path::{Path, PathBuf};
@@ -341,26 +342,22 @@ fn work_folder() -> TempDir {
 /// A git repository whose first commit is its own: servers take two with the same first commit for one project.
 fn begin_repository(folder: &Path) {
     std::fs::write(folder.join("README.md"), format!("{}\n", folder.display())).expect("it is writable");
-    let git = |args: &[&str]| {
-        let status = std::process::Command::new("git")
-            .args([
-                "-c",
-                "user.name=Gastown",
-                "-c",
-                "user.email=gastown@localhost",
-                "-c",
-                "init.defaultBranch=main",
-            ])
-            .args(args)
-            .current_dir(folder)
-            .stdout(std::process::Stdio::null())
-            .status()
-            .expect("git is there");
-        assert!(status.success(), "git {args:?}");
-    };
-    git(&["init"]);
-    git(&["add", "README.md"]);
-    git(&["commit", "-m", "Begin"]);
+    git(folder, &["init"]);
+    git(folder, &["add", "README.md"]);
+    git(folder, &["commit", "-m", "Begin"]);
+}
+
+/// What `git` says in this folder.
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let settings = ["user.name=Gastown", "user.email=gastown@localhost", "init.defaultBranch=main"];
+    let output = std::process::Command::new("git")
+        .args(settings.iter().flat_map(|setting| ["-c", setting]))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("git is there");
+    assert!(output.status.success(), "git {arguments:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
 pub(crate) fn messages_of(view: &SessionView, session: &str) -> Vec<Value> {
