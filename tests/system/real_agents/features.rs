@@ -13,6 +13,7 @@ on_both_servers!(
     slash_commands_a_model_an_agent_and_an_attachment,
     a_revert_is_taken_back_and_a_fork_is_another_session,
     an_mcp_server_given_at_the_start_is_used,
+    prompts_that_waited_come_in_their_order_though_their_ids_are_older_than_the_answers_before,
 );
 
 on_agent!(
@@ -95,6 +96,35 @@ async fn an_mcp_server_given_at_the_start_is_used(server: Server) {
     agent.agrees_with_its_server().await;
 }
 
+/// The local API names a message when it takes the prompt, and agent servers make ids that ascend.
+async fn prompts_that_waited_come_in_their_order_though_their_ids_are_older_than_the_answers_before(
+    server: Server,
+) {
+    let mut agent = Agent::start(server).await;
+    agent.prompt("[[brief]] first").await;
+    let second = agent.queue("[[reason]] second").await;
+    let third = agent.queue("[[plain]] third").await;
+    agent.viewer.until("all are answered", |view| text_of(view).contains("🚀")).await;
+    agent.turn_over().await;
+    agent.agrees_with_its_server().await;
+    let messages = messages_of(&agent.viewer.view, &agent.root().expect("a session"));
+    let told = |message: &Value| {
+        let info = &message["info"];
+        let id = |name: &str| info[name].as_str().unwrap_or_default().to_owned();
+        if info["role"] == "user" { id("id") } else { format!("to {}", id("parentID")) }
+    };
+    let told: Vec<String> = messages.iter().map(told).collect();
+    let first = told[0].clone();
+    let answers = [&first, &second, &third].map(|prompt| format!("to {prompt}"));
+    let [to_first, to_second, to_third] = answers;
+    let before = messages[3]["info"]["id"].as_str().expect("an id");
+    assert!(
+        before > third.as_str(),
+        "the third prompt waited for an answer that began after it came: {before}, {third}"
+    );
+    assert_eq!(told, [first, to_first, second, to_second, third, to_third]);
+}
+
 async fn a_lost_network_is_answered_and_declined(server: Server) {
     let mut agent = Agent::start(server).await;
     agent.prompt("[[drop]] talk").await;
@@ -132,6 +162,17 @@ impl Agent {
         let result = self.command(command).await;
         assert_eq!(result["ok"], json!(true), "{result}");
         result
+    }
+
+    /// Prompts it through its wrapper's own API, and gives the message's id.
+    async fn queue(&self, text: &str) -> String {
+        let path = self.state_dir.join("api.json");
+        let api: Value = std::fs::read_to_string(path).expect("it is there").parse().expect("it is JSON");
+        let (port, token) = (&api["port"], api["token"].as_str().expect("a token"));
+        let url = format!("http://127.0.0.1:{port}/job/prompt");
+        let request = self.gastown.http.post(url).bearer_auth(token).json(&json!({ "text": text }));
+        let answer: Value = request.send().await.expect("it answers").json().await.expect("it is JSON");
+        answer["messageId"].as_str().unwrap_or_else(|| panic!("no id in {answer}")).to_owned()
     }
 }
 
