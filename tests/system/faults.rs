@@ -37,7 +37,7 @@ async fn p1_p2_p7_p10_p16_kills_of_an_agent_at_work(server: Server) {
 
 /// At the same time: what hangs costs time and no work.
 async fn p2_p5_p6_p10_p14_p21_hangs_starts_and_faults_of_the_model(server: Server) {
-    let (first, others) = hangs::FAULTS.split_at(1);
+    let (first, others) = hangs::FAULTS.split_at(2);
     let busy = models::FAULTS.iter().chain(starts::FAULTS);
     tokio::join!(try_all(first, server), try_all(others, server), try_all(busy, server));
 }

@@ -105,6 +105,8 @@ impl Server {
         ] {
             environment.push((format!("{prefix}_{flag}"), "1".to_owned()));
         }
+        // Where plugins are configured, they fetch a package for them.
+        environment.push(("npm_config_offline".to_owned(), "true".to_owned()));
         if self == Self::Kilo {
             environment.push(("KILO_TELEMETRY_LEVEL".to_owned(), "off".to_owned()));
             environment.push(("KILO_DISABLE_SESSION_INGEST".to_owned(), "1".to_owned()));
