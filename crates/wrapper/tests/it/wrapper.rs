@@ -1,6 +1,7 @@
 //! The whole wrapper in one process: a scripted agent, the outbox on disk, the link over a real socket, a relay by hand.
 
 use std::{
+    fs::File,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
@@ -240,9 +241,12 @@ impl World {
         self.wrapper = Wrapper::start(&self.relay, &self.folder);
     }
 
+    /// Ends it as the death of its process does, which takes the outbox from it at once: here, its thread has to let go first.
     pub(crate) async fn kill(&mut self) {
         self.wrapper.run.abort();
         assert!((&mut self.wrapper.run).await.unwrap_err().is_cancelled());
+        let lock = File::open(self.folder.path().join("state/outbox/lock")).unwrap();
+        tokio::task::spawn_blocking(move || lock.lock()).await.unwrap().unwrap();
     }
 }
 
