@@ -49,6 +49,12 @@ enum Action {
         #[arg(long, default_value = "10")]
         minutes: String,
     },
+    /// Play a turn to wrappers and to bare clients, and write what it cost into docs/benchmarks.md.
+    Wrapper {
+        /// Each measurement once. docs/benchmarks.md stays as it is.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Write docs/benchmarks.md again from the last full run's measurements.
     Report,
 }
@@ -62,6 +68,7 @@ impl Bench {
                 harness.build()?;
                 harness.report()
             }
+            Some(Action::Wrapper { quick }) => harness.wrapper(quick),
             Some(Action::Soak { minutes }) => {
                 harness.build()?;
                 let results = root().join(SOAKED).display().to_string();
@@ -92,6 +99,9 @@ const RESULTS: &str = "docs/benchmarks/results.jsonl";
 /// What the last soak has shown.
 const SOAKED: &str = "docs/benchmarks/soak.json";
 
+/// What the last full run against wrappers has measured.
+const WRAPPER: &str = "docs/benchmarks/wrapper.json";
+
 /// The built programs.
 struct Harness {
     /// Where cargo puts release builds.
@@ -119,6 +129,23 @@ impl Harness {
         let (s2, data) = (text(root().join("target/tools/bin/server")), text(self.folder.clone()));
         let places = [what, "--relay", &relay, "--s2", &s2, "--data", &data];
         self.load(&[&places, args].concat())
+    }
+
+    /// Measures wrappers: they have a harness of their own, which needs none of the servers.
+    fn wrapper(&self, quick: bool) -> anyhow::Result<()> {
+        let packages = ["--package", "gastown-wrapper-load", "--package", "gastown-wrapper"];
+        command::run("cargo", &[&["build", "--release"], &packages[..]].concat(), &[])?;
+        let text = |path: PathBuf| path.display().to_string();
+        let (program, data) = (text(self.release.join("gastown-wrapper")), text(self.folder.clone()));
+        let harness = text(self.release.join("gastown-wrapper-load"));
+        let results = if quick { text(self.folder.join("wrapper.json")) } else { WRAPPER.to_owned() };
+        let mut args = vec!["run", "--wrapper", &program, "--data", &data, "--results", &results];
+        args.extend(quick.then_some("--quick"));
+        command::run(&harness, &args, &[])?;
+        if quick {
+            return Ok(());
+        }
+        command::run(&harness, &["report", "--results", &results, "--into", "docs/benchmarks.md"], &[])
     }
 
     fn report(&self) -> anyhow::Result<()> {
