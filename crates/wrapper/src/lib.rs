@@ -15,6 +15,7 @@
 
 mod after_turn;
 pub mod api;
+mod append_file;
 mod asked;
 mod clock;
 mod coalesce;

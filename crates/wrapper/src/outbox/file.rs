@@ -13,7 +13,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -21,6 +21,7 @@ use protocol::ProducerId;
 use serde::{Deserialize, Serialize};
 
 use super::OutboxError;
+use crate::append_file::AppendFile;
 
 /// Bytes before a record's body: length and checksum.
 const FRAME_BYTES: usize = 8;
@@ -67,9 +68,8 @@ pub(super) struct Files {
 
 #[derive(Debug)]
 struct Segment {
-    file: File,
+    file: AppendFile,
     path: PathBuf,
-    len: u64,
     /// The last number in it, or before it.
     last: u64,
 }
@@ -112,14 +112,11 @@ impl Files {
         let mut bytes = Vec::with_capacity(events.iter().map(|(_, text)| text.len() + 32).sum());
         let mut places = Vec::with_capacity(events.len());
         for (number, text) in events {
-            places.push(put_event(&mut bytes, (index, segment.len), *number, text));
+            places.push(put_event(&mut bytes, (index, segment.file.len()), *number, text));
         }
-        segment.append(&bytes)?;
+        segment.file.append(&bytes, sync)?;
         if let Some((number, _)) = events.last() {
             segment.last = *number;
-        }
-        if sync {
-            segment.file.sync_data()?;
         }
         Ok(places)
     }
@@ -130,7 +127,7 @@ impl Files {
     pub(super) fn ack(&mut self, through: u64) -> io::Result<()> {
         let mut bytes = Vec::new();
         put(&mut bytes, ACK, &[&through.to_le_bytes()]);
-        if_there_is_room(self.last().1.append(&bytes))?;
+        if_there_is_room(self.last().1.file.append(&bytes, false))?;
         while self.segments.len() > 1
             && self.segments.values().next().is_some_and(|oldest| oldest.last <= through)
         {
@@ -143,13 +140,13 @@ impl Files {
     pub(super) fn read(&self, place: Place) -> io::Result<Vec<u8>> {
         let segment = self.segments.get(&place.segment).ok_or(io::ErrorKind::NotFound)?;
         let mut text = vec![0; place.len];
-        segment.file.read_exact_at(&mut text, place.offset)?;
+        segment.file.read(&mut text, place.offset)?;
         Ok(text)
     }
 
     /// Bytes of the segment that is written to.
     pub(super) fn segment_len(&mut self) -> u64 {
-        self.last().1.len
+        self.last().1.file.len()
     }
 
     fn last(&mut self) -> (u64, &mut Segment) {
@@ -191,7 +188,8 @@ impl Files {
             File::open(&self.dir)?.sync_all()?;
         }
         let last = events.last().map_or(header.next - 1, |(number, _)| *number);
-        self.segments.insert(index, Segment { file, path, len: bytes.len() as u64, last });
+        let file = AppendFile::new(file, bytes.len() as u64);
+        self.segments.insert(index, Segment { file, path, last });
         Ok(places)
     }
 
@@ -225,22 +223,10 @@ impl Files {
             if len < bytes.len() as u64 {
                 file.set_len(len)?;
             }
-            self.segments.insert(index, Segment { file, path, len, last });
+            self.segments.insert(index, Segment { file: AppendFile::new(file, len), path, last });
             records.extend(read);
         }
         Ok(records)
-    }
-}
-
-impl Segment {
-    /// Writes to its end, or leaves it as it was.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.file.write_all(bytes) {
-            self.file.set_len(self.len)?;
-            return Err(error);
-        }
-        self.len += bytes.len() as u64;
-        Ok(())
     }
 }
 

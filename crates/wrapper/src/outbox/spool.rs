@@ -54,6 +54,10 @@ impl Spool {
                     acked = header.acked;
                 }
                 Record::Ack(through) => acked = through,
+                // A number is given once: the second one stands for an event that has another by now.
+                Record::Event { number, .. } if number < ledger.next() => {
+                    tracing::warn!(number, "an event is in the outbox twice: it counts once");
+                }
                 Record::Event { number, text, place } => {
                     let Ok(event) = serde_json::from_slice::<NewEvent>(&text) else { continue };
                     let kind = Kind::of(&event);

@@ -133,6 +133,24 @@ async fn p7_a_damaged_record_is_named() {
 }
 
 #[tokio::test]
+async fn p5_an_event_that_is_on_the_disk_twice_has_one_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path(), OutboxLimits::default());
+    outbox.push(vec![delta(1)]).await.unwrap();
+    let path = dir.path().join(format!("{:020}.seg", 1));
+    let before = std::fs::read(&path).unwrap().len();
+    outbox.push(vec![outcome(2)]).await.unwrap();
+    outbox.close().await;
+    // As if its sync had failed, and it had been pushed again.
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend_from_within(before..);
+    std::fs::write(&path, bytes).unwrap();
+    let outbox = open(dir.path(), OutboxLimits::default());
+    assert_eq!(outbox.pending().await.unwrap(), [(1, delta(1)), (2, outcome(2))]);
+    assert_eq!(outbox.progress().borrow().next, 3);
+}
+
+#[tokio::test]
 async fn a_closed_outbox_says_so_and_gives_its_folder_free() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = open(dir.path(), OutboxLimits::default());

@@ -7,11 +7,13 @@
 use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
 };
 
 use protocol::CommandId;
+
+use crate::append_file::AppendFile;
 
 /// Commands that are remembered: more than anybody sends again.
 const REMEMBERED: usize = 1_024;
@@ -20,7 +22,7 @@ const REMEMBERED: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct CarriedOut {
     path: PathBuf,
-    file: File,
+    file: AppendFile,
     ids: VecDeque<CommandId>,
     /// Lines of the file.
     lines: usize,
@@ -51,35 +53,34 @@ impl CarriedOut {
         self.ids.contains(id)
     }
 
-    /// Remembers that a command is handed on. It is not to be if this fails.
+    /// Remembers that a command is handed on. It is not to be if this fails, and may come again.
     pub(super) fn note(&mut self, id: &CommandId) -> io::Result<()> {
+        if self.lines >= 2 * REMEMBERED {
+            self.file = rewrite(&self.path, &self.ids)?;
+            self.lines = self.ids.len();
+        }
+        self.file.append(format!("{id}\n").as_bytes(), true)?;
+        self.lines += 1;
         if self.ids.len() == REMEMBERED {
             self.ids.pop_front();
         }
         self.ids.push_back(id.clone());
-        if self.lines >= 2 * REMEMBERED {
-            self.file = rewrite(&self.path, &self.ids)?;
-            self.lines = self.ids.len();
-            return Ok(());
-        }
-        self.lines += 1;
-        self.file.write_all(format!("{id}\n").as_bytes())?;
-        self.file.sync_data()
+        Ok(())
     }
 }
 
 /// Whole or not at all: a wrapper may die at any time. Returns the file, to be written on.
-fn rewrite(path: &Path, ids: &VecDeque<CommandId>) -> io::Result<File> {
+fn rewrite(path: &Path, ids: &VecDeque<CommandId>) -> io::Result<AppendFile> {
     let draft = path.with_extension("new");
     let text: String = ids.iter().map(|id| format!("{id}\n")).collect();
-    fs::write(&draft, text)?;
+    fs::write(&draft, &text)?;
     let file = OpenOptions::new().append(true).open(&draft)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
     if let Some(folder) = path.parent() {
         File::open(folder)?.sync_all()?;
     }
-    Ok(file)
+    Ok(AppendFile::new(file, text.len() as u64))
 }
 
 #[cfg(test)]
@@ -106,6 +107,19 @@ mod tests {
         drop(first);
         let text = std::fs::read_to_string(folder.path().join("commands")).unwrap();
         assert_eq!(text, "c1\nc2\nc34\n");
+    }
+
+    #[test]
+    fn a_command_that_a_full_disk_did_not_take_was_not_handed_on_and_may_come_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut open = CarriedOut::open(folder.path()).unwrap();
+        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let disk = std::mem::replace(&mut open.file, AppendFile::new(full, 0));
+        assert_eq!(open.note(&id(1)).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(!open.has(&id(1)), "it would be answered as one that was handed on");
+        open.file = disk;
+        open.note(&id(1)).unwrap();
+        assert!(open.has(&id(1)) && CarriedOut::open(folder.path()).unwrap().has(&id(1)));
     }
 
     #[test]
