@@ -11,7 +11,7 @@ mod models;
 mod starts;
 mod tried;
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
@@ -45,6 +45,11 @@ async fn p2_p5_p6_p10_p14_p21_hangs_starts_and_faults_of_the_model(server: Serve
 async fn p2_p7_p10_p15_p16_full_disks_and_ends(server: Server) {
     try_all(disks::FAULTS.iter().chain(ends::FAULTS), server).await;
 }
+
+/// How long what an agent began may live after its wrapper's death (P16).
+const NO_ORPHAN: Duration = Duration::from_secs(5);
+/// How long an agent may live that a wrapper of a newer generation has taken over (P6).
+const FENCED: Duration = Duration::from_secs(10);
 
 /// The sections of the table, in its order.
 const SECTIONS: &[(&str, &[Fault])] = &[

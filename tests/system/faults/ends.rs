@@ -6,12 +6,12 @@ use rustix::process::{Pid, Signal};
 use tokio::time::Instant;
 
 use super::{
-    Fault, fault,
+    Fault, NO_ORPHAN, fault,
     tried::{Tried, is_closed, slow_text},
 };
 use crate::{
     real_agents::text_of,
-    support::process::{NO_AGENT, NOBODY, ONE_AGENT, Role, lives, send},
+    support::process::{NO_AGENT, NOBODY, Role, gone_within, lives, send},
 };
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -82,10 +82,10 @@ async fn daemons_stopped(tried: &mut Tried) {
 
 async fn daemons_killed(tried: &mut Tried) {
     let hidden = begin_daemons(tried).await;
+    let all = [tried.processes.of_the_agent(), vec![hidden]].concat();
     send(tried.processes.only(Role::Wrapper), Signal::KILL);
+    gone_within(NO_ORPHAN, &all).await;
     tried.agent.ready_again().await;
-    tried.processes.settle(ONE_AGENT).await;
-    assert!(!lives(hidden), "the one without environment is gone too");
 }
 
 /// Lets the agent begin daemons. Gives back the one that no environment tells of.

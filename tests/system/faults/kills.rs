@@ -9,12 +9,12 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{
-    Fault, fault,
+    Fault, NO_ORPHAN, fault,
     tried::{Tried, is_interrupted, slow_text},
 };
 use crate::{
     real_agents::parts_of,
-    support::process::{Role, send},
+    support::process::{Role, gone_within, send},
 };
 
 pub(super) const AT_REST: &[Fault] = &[
@@ -196,7 +196,11 @@ async fn killed(tried: &mut Tried, victim: Victim, state: State) {
     let server = tried.processes.only(Role::AgentServer);
     match victim {
         Victim::AgentServer => send(server, Signal::KILL),
-        Victim::Wrapper => send(tried.processes.only(Role::Wrapper), Signal::KILL),
+        Victim::Wrapper => {
+            let agent = tried.processes.of_the_agent();
+            send(tried.processes.only(Role::Wrapper), Signal::KILL);
+            gone_within(NO_ORPHAN, &agent).await;
+        }
         Victim::Relay => {
             tried.agent.gastown.kill9().await;
             tried.agent.gastown.start_again().await;

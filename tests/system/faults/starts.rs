@@ -6,10 +6,10 @@ use relay::auth::{Claims, Keys, WrapperClaims};
 use serde_json::json;
 use tokio::{process::Command, time::timeout};
 
-use super::{Fault, fault, tried::Tried};
+use super::{FENCED, Fault, fault, tried::Tried};
 use crate::support::{
     agent_server::Server,
-    process::{NO_AGENT, Role, lives},
+    process::{NO_AGENT, Role, gone_within},
     server::{GASTOWN, PATIENCE},
 };
 
@@ -59,7 +59,7 @@ pub(super) const FAULTS: &[Fault] = &[
     fault!(
         "A wrapper of a newer generation",
         "one comes elsewhere with the same session",
-        "the older one stops its agent and exits; the session goes on under the newer one",
+        "the older one stops its agent within 10 s and exits; the session goes on under the newer one",
         newer_generation,
     ),
 ];
@@ -154,9 +154,10 @@ async fn newer_generation(tried: &mut Tried) {
     let generation = tried.generation() + 1;
     let stranger = wrapper(tried, &state_dir, generation).spawn().expect("the binary starts");
     tried.stranger = Some(stranger);
+    tried.until_wrapper_logs("Superseded").await;
+    gone_within(FENCED, &[older]).await;
     tried.agent.state_dir = state_dir;
     tried.until_stopped().await;
-    assert!(!lives(older), "the older one stopped its agent");
     let started = tried.until_agent_says("agent.started").await;
     assert_eq!(started["generation"], json!(generation), "{started}");
 }

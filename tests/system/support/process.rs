@@ -53,6 +53,13 @@ impl Processes {
         process.pid
     }
 
+    /// The agent server and all that it began.
+    pub(crate) fn of_the_agent(&self) -> Vec<Pid> {
+        let census = self.census();
+        let of_the_agent = |process: &&Process| matches!(process.role, Role::AgentServer | Role::Tool);
+        census.iter().filter(of_the_agent).map(|process| process.pid).collect()
+    }
+
     /// Waits until there is a process of this role.
     pub(crate) async fn until_running(&self, role: Role) {
         until(&format!("a process that is {role:?}"), || {
@@ -82,10 +89,10 @@ impl Processes {
     fn census(&self) -> Vec<Process> {
         let all: Vec<Stat> = pids().into_iter().filter_map(Stat::of).collect();
         let living = all.iter().filter(|stat| !stat.is_zombie);
-        living.filter_map(|stat| self.process(stat.pid, &all)).collect()
+        living.filter_map(|stat| self.process(stat, &all)).collect()
     }
 
-    fn process(&self, pid: Pid, all: &[Stat]) -> Option<Process> {
+    fn process(&self, &Stat { pid, parent, .. }: &Stat, all: &[Stat]) -> Option<Process> {
         let folder = format!("/proc/{}", pid.as_raw_pid());
         let environment = fs::read(format!("{folder}/environ")).ok()?;
         if !environment.split(|byte| *byte == 0).any(|pair| pair == self.home.as_bytes()) {
@@ -97,7 +104,7 @@ impl Processes {
         let zombies = all.iter().filter(|stat| stat.is_zombie && stat.parent == pid.as_raw_pid());
         Some(Process {
             pid,
-            role: role_of(&command),
+            role: role_of(&command, parent),
             command: command.join(" "),
             handles: handles.map(|to| to.display().to_string()).collect(),
             zombies: zombies.map(|stat| stat.pid).collect(),
@@ -125,9 +132,27 @@ fn trouble_in(census: &[Process], expected: &[Role], first: &BTreeMap<Role, usiz
     })
 }
 
+/// Waits until none of these processes lives, and panics if that takes longer than is promised.
+pub(crate) async fn gone_within(promised: Duration, pids: &[Pid]) {
+    let what = format!("the end of {pids:?} within {promised:?}");
+    until_within(promised, &what, || {
+        let living: Vec<Pid> = pids.iter().copied().filter(|pid| lives(*pid)).collect();
+        if living.is_empty() { Ok(()) } else { Err(living) }
+    })
+    .await;
+}
+
 /// Looks until there is something to give back, where nobody tells when that is (/proc, a file); panics with what was
 /// looked at last.
-pub(crate) async fn until<T, E: fmt::Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
+pub(crate) async fn until<T, E: fmt::Debug>(what: &str, look: impl FnMut() -> Result<T, E>) -> T {
+    until_within(PATIENCE, what, look).await
+}
+
+async fn until_within<T, E: fmt::Debug>(
+    limit: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<T, E>,
+) -> T {
     let mut last = None;
     let looking = async {
         loop {
@@ -138,7 +163,7 @@ pub(crate) async fn until<T, E: fmt::Debug>(what: &str, mut look: impl FnMut() -
             sleep(NEXT_LOOK).await;
         }
     };
-    match timeout(PATIENCE, looking).await {
+    match timeout(limit, looking).await {
         Ok(found) => found,
         Err(_) => panic!("waited in vain for {what}; seen last: {last:#?}"),
     }
@@ -206,7 +231,14 @@ fn command_of(pid: Pid) -> Option<Vec<String>> {
     Some(words.filter(|word| !word.is_empty()).collect())
 }
 
-fn role_of(command: &[String]) -> Role {
+fn role_of(command: &[String], parent: i32) -> Role {
+    let role = role_of_program(command);
+    // A child that has not become its program yet goes by its parent's name.
+    let parent = Pid::from_raw(parent).and_then(command_of);
+    if parent.is_some_and(|parent| role_of_program(&parent) == role) { Role::Tool } else { role }
+}
+
+fn role_of_program(command: &[String]) -> Role {
     let program =
         command.first().map(|program| Path::new(program).file_name().unwrap_or_default().to_owned());
     match (program.unwrap_or_default().to_str(), command.get(1).map(String::as_str)) {
