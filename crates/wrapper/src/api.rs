@@ -154,7 +154,7 @@ impl Api {
     ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-        log.hide(&secret);
+        log.secrets().hide(&secret);
         let file = state_dir.join("api.json");
         publish(&file, &serde_json::json!({ "port": address.port(), "token": secret }))?;
         let stop = CancellationToken::new();

@@ -30,6 +30,7 @@ mod options;
 pub mod outbox;
 mod process_tree;
 mod recovery;
+mod redact;
 pub mod runtime;
 mod session_tree;
 mod shutdown;

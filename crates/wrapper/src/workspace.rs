@@ -30,6 +30,7 @@ use self::{
 use crate::{
     Options, OptionsError,
     git::{Git, GitError, LOCAL},
+    redact::Redactor,
 };
 
 /// A fetch, and the checkout of a large repository.
@@ -73,6 +74,8 @@ pub(crate) struct Workspace {
     base: Option<BranchName>,
     fresh: bool,
     token_file: Option<PathBuf>,
+    /// What is said nowhere: the token too.
+    secrets: Redactor,
     agent: AgentId,
     guard: Vec<OsString>,
 }
@@ -127,6 +130,7 @@ impl Workspace {
             base,
             fresh: args.fresh,
             token_file: args.git_token_file.clone(),
+            secrets: options.log.secrets().clone(),
             agent: agent.clone(),
             guard: options.guard_command("workspace")?,
         }))
@@ -184,7 +188,10 @@ impl Workspace {
             }
             fs::rename(&draft, &self.mirror).await.map_err(io_at(&self.mirror))?;
         }
-        credentials::install(&git.at(&self.mirror), &self.url, self.token_file.as_deref(), &self.mirror).await
+        let Some(token_file) = self.token_file.as_deref() else { return Ok(()) };
+        let token = fs::read_to_string(token_file).await.map_err(io_at(token_file))?;
+        self.secrets.hide(token.trim());
+        credentials::install(&git.at(&self.mirror), &self.url, token.trim(), &self.mirror).await
     }
 
     /// Fetches what the remote has. Returns why it could not be asked: a branch that is there can go on all the same.

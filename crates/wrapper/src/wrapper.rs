@@ -125,7 +125,8 @@ pub async fn run_in(
 ) -> Result<Exit, RunError> {
     let Surroundings { runtime, outbox, dial, api } = surroundings;
     let token = options.token()?;
-    options.log.hide(token.reveal());
+    options.log.secrets().hide(token.reveal());
+    options.log.secrets().hide_variables(variables());
     let clock = Clock::start();
     let state = StateDir::open(&options.state_dir)?;
     let (directory, workspace) = work_folder(&options, &state)?;
@@ -153,7 +154,7 @@ pub async fn run_in(
 
     let said = history::recall(&outbox, &link.handle(), log).await?;
     let is_resumed = said.is_some();
-    let mut book = Book::new(said.unwrap_or_default(), outbox.clone(), clock);
+    let mut book = Book::new(said.unwrap_or_default(), outbox.clone(), clock, options.log.secrets().clone());
     if let Some(folder) = &options.keep_output
         && workspace.is_none()
     {
@@ -189,6 +190,12 @@ fn work_folder(options: &Options, state: &StateDir) -> Result<(PathBuf, Option<W
     let directory = options.dir.canonicalize().map_err(failed)?;
     let workspace = Workspace::from_options(options, &directory, state.path())?;
     Ok((directory, workspace))
+}
+
+/// What this process was given that is text.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// Closes what an earlier run left open, and says that the agent is taken up again.

@@ -42,7 +42,7 @@ use super::{
     process::{AgentProcess, Launch},
     record::Record,
 };
-use crate::{Options, OptionsError};
+use crate::{Options, OptionsError, redact::Redactor};
 
 pub use self::{flavour::Flavour, patience::Patience};
 
@@ -65,6 +65,8 @@ pub struct AgentServer {
     guard: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     mcp_servers: Option<PathBuf>,
+    /// What is said nowhere: its password too.
+    secrets: Redactor,
     patience: Patience,
 }
 
@@ -73,7 +75,15 @@ impl AgentServer {
     #[must_use]
     pub fn new(flavour: Flavour, guard: Vec<OsString>) -> Self {
         let (environment, patience) = (Vec::new(), Patience::default());
-        Self { flavour, binary: None, guard, environment, mcp_servers: None, patience }
+        Self {
+            flavour,
+            binary: None,
+            guard,
+            environment,
+            mcp_servers: None,
+            secrets: Redactor::default(),
+            patience,
+        }
     }
 
     /// From a wrapper's options; the guard is this program's own `guard` subcommand, unless the options name another.
@@ -82,8 +92,9 @@ impl AgentServer {
     /// When this program's own path cannot be found out.
     pub fn from_options(flavour: Flavour, options: &Options) -> Result<Self, OptionsError> {
         let guard = options.guard_command(flavour.name())?;
-        let mcp_servers = options.mcp_servers.clone();
-        Ok(Self { binary: options.agent_bin.clone(), mcp_servers, ..Self::new(flavour, guard) })
+        let (binary, mcp_servers) = (options.agent_bin.clone(), options.mcp_servers.clone());
+        let secrets = options.log.secrets().clone();
+        Ok(Self { binary, mcp_servers, secrets, ..Self::new(flavour, guard) })
     }
 
     /// With this binary, or the one in the `node_modules` of this folder.
@@ -158,6 +169,7 @@ impl AgentRuntime for AgentServer {
         let mcp_servers = mcp_servers.map_err(|why| failed(format!("the MCP servers: {why}")))?;
         Record::end_what_is_left(&start.state_dir, GRACE).await;
         let login = self.login();
+        self.secrets.hide(&login.password);
         let command = [
             binary.as_os_str(),
             "serve".as_ref(),

@@ -11,16 +11,16 @@ use crate::git::{Git, GitError, LOCAL};
 /// The user of a token where the URL names none: what GitHub wants, and what others take.
 const TOKEN_USER: &str = "x-access-token";
 
-/// Sets the helper in the mirror, with the token of this file; the agents' work trees use it as well. `git` is in the mirror.
+/// Sets the helper in the mirror, with this token; the agents' work trees use it as well. `git` is in the mirror.
 pub(super) async fn install(
     git: &Git,
     url: &RepositoryUrl,
-    token_file: Option<&Path>,
+    token: &str,
     mirror: &Path,
 ) -> Result<(), WorkspaceError> {
-    let (Some(token_file), Some((host, user))) = (token_file, url.web_host()) else { return Ok(()) };
+    let Some((host, user)) = url.web_host() else { return Ok(()) };
     let kept = mirror.with_extension("token");
-    copy(token_file, &kept).await?;
+    keep(token, &kept).await?;
     let name = format!("credential.{host}.helper");
     // The first, empty one makes git forget the helpers that the user has: theirs would store what this one says.
     let helper = helper(&kept, user.unwrap_or(TOKEN_USER));
@@ -48,9 +48,8 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-/// Copies the token, readable for this user alone, whole or not at all.
-async fn copy(token_file: &Path, kept: &Path) -> Result<(), WorkspaceError> {
-    let token = fs::read_to_string(token_file).await.map_err(io_at(token_file))?;
+/// Keeps the token, readable for this user alone, whole or not at all.
+async fn keep(token: &str, kept: &Path) -> Result<(), WorkspaceError> {
     let draft: PathBuf = kept.with_extension("token.new");
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -60,7 +59,7 @@ async fn copy(token_file: &Path, kept: &Path) -> Result<(), WorkspaceError> {
         .open(&draft)
         .await
         .map_err(io_at(&draft))?;
-    file.write_all(token.trim().as_bytes()).await.map_err(io_at(&draft))?;
+    file.write_all(token.as_bytes()).await.map_err(io_at(&draft))?;
     file.sync_all().await.map_err(io_at(&draft))?;
     fs::rename(&draft, kept).await.map_err(io_at(kept))
 }

@@ -13,6 +13,7 @@ use super::RunError;
 use crate::{
     Clock, Moment, asked,
     outbox::Outbox,
+    redact::Redactor,
     trim::{self, Cut},
 };
 
@@ -25,6 +26,8 @@ pub(super) struct Book {
     view: SessionView,
     outbox: Outbox,
     clock: Clock,
+    /// What is in no event of the wrapper's own.
+    secrets: Redactor,
     /// Where the whole of what is cut is kept: the work folder, and the folder in it.
     keep_in: Option<(PathBuf, PathBuf)>,
     /// Events that the disk did not take.
@@ -34,8 +37,8 @@ pub(super) struct Book {
 
 impl Book {
     /// Goes on from what an earlier run said.
-    pub(super) fn new(view: SessionView, outbox: Outbox, clock: Clock) -> Self {
-        Self { view, outbox, clock, keep_in: None, refused: Vec::new(), retry: None }
+    pub(super) fn new(view: SessionView, outbox: Outbox, clock: Clock, secrets: Redactor) -> Self {
+        Self { view, outbox, clock, secrets, keep_in: None, refused: Vec::new(), retry: None }
     }
 
     /// Keeps the whole of what is too long for an event in a folder of the work folder.
@@ -63,6 +66,7 @@ impl Book {
     /// Says these events. Returns when they survive the wrapper's death; while the outbox is full that may take a while.
     pub(super) async fn emit(&mut self, mut events: Vec<NewEvent>) {
         for event in &mut events {
+            self.secrets.event(event);
             asked::put_into(event, &self.view);
             for cut in trim::fit(event, self.keep_in.as_ref().map(|(_, folder)| folder.as_path())) {
                 self.keep(cut).await;

@@ -249,7 +249,7 @@ impl Life {
     }
 
     fn offer(&mut self, config: TownConfig) {
-        config.env.values().for_each(|secret| self.setup.options.log.hide(secret.expose()));
+        config.env.values().for_each(|secret| self.setup.options.log.secrets().hide(secret.expose()));
         if self.configs.offer(config) {
             tracing::info!("the town's config has another environment: the next start of the agent has it");
         }
@@ -333,6 +333,11 @@ impl Life {
     }
 
     async fn reply(&mut self, to: AnswerTo, result: Result<Option<Value>, ErrorDetail>) {
+        // The words may be those of the agent's server.
+        let result = result.map_err(|error| {
+            let message = self.setup.options.log.secrets().text(&error.message).into_owned();
+            ErrorDetail { message, ..error }
+        });
         match to {
             AnswerTo::Link(id) => {
                 let result = match result {

@@ -142,7 +142,7 @@ impl Life {
         );
         let clock = setup.clock;
         let config = Options::town_config()?;
-        config.env.values().for_each(|secret| setup.options.log.hide(secret.expose()));
+        config.env.values().for_each(|secret| setup.options.log.secrets().hide(secret.expose()));
         Ok(Self {
             link_state: link.state(),
             level: ShutdownLevel::None,
@@ -440,7 +440,10 @@ impl Life {
             inflight: inflight.iter().filter_map(|number| self.prompt_names.get(number)).cloned().collect(),
             outbox: OutboxDepth { events, bytes },
             restarts: self.starts.saturating_sub(1),
-            last_error: self.last_error.clone(),
+            last_error: self
+                .last_error
+                .as_deref()
+                .map(|error| self.setup.options.log.secrets().text(error).into()),
             wrapper: Some(self.supervisor.presence()),
         };
         self.setup.status.send_if_modified(|said| {
