@@ -73,8 +73,12 @@ pub(super) async fn page(
         }
         let records = page.records().iter().filter(|record| filter.passes(&record.kind)).collect::<Vec<_>>();
         if !records.is_empty() || (!page.more && clock::instant() >= deadline) {
-            Metrics::add(&relay.metrics().events_out, records.len());
-            return Ok(json(render(&page.bounds, &records, page.more, gap.as_ref())));
+            let text = render(&page.bounds, &records, page.more, gap.as_ref());
+            let metrics = relay.metrics();
+            Metrics::add(&metrics.events_out, records.len());
+            Metrics::add(&metrics.bytes_out, text.len());
+            Metrics::add(&metrics.gaps, usize::from(gap.is_some()));
+            return Ok(json(text));
         }
         if !page.more {
             tokio::select! {

@@ -51,6 +51,21 @@ async fn metrics_count_what_passes() {
 }
 
 #[tokio::test]
+async fn a_page_counts_as_a_stream_does() {
+    let server = open(RetentionPolicy::default()).await;
+    server.append("agent/a1", &["1", "2"]).await;
+    let page = server.get("/v1/agents/a1/events?after=7").await.text().await.unwrap();
+    let found = server.metrics().await;
+    for (name, value) in [
+        ("gastown_relay_events_out_total", 2.0),
+        ("gastown_relay_bytes_out_total", page.len() as f64),
+        ("gastown_relay_gaps_total", 1.0),
+    ] {
+        assert_eq!(found.get(name), Some(&value), "{name} in {found:#?}");
+    }
+}
+
+#[tokio::test]
 async fn gaps_commands_and_what_was_not_committed_are_counted() {
     let server = open(RetentionPolicy {
         agent: Retention { events: 3, ..Retention::AGENT },
