@@ -96,6 +96,8 @@ impl Authority for JwtAuthority {
         // Whoever brings its journal here shows a token of the town first.
         self.shares.attend(claims.town());
         let lease = match &claims {
+            // It opens a stream: of the requests without one, none may use it up, nor do more by it.
+            Claims::Stream(_) if !is_ticket => return Err(AuthError::Invalid),
             Claims::Stream(ticket) => {
                 self.tickets.consume(ticket, credentials.origin, now)?;
                 Lease::default()

@@ -201,6 +201,14 @@ fn p18_a_ticket_is_bound_to_its_logs_and_capabilities() {
 }
 
 #[test]
+fn p18_a_ticket_is_no_bearer_token_and_is_not_used_up_as_one() {
+    let town = Town::new();
+    let ticket = town.issue(&["agent/a1"], None).unwrap();
+    assert_eq!(town.bearer(&ticket, 0).unwrap_err(), AuthError::Invalid);
+    assert!(town.ticket(&ticket, None, 0).is_ok());
+}
+
+#[test]
 fn p18_a_ticket_is_bound_to_its_origin_and_a_wrong_one_does_not_use_it_up() {
     let town = Town::new();
     let ticket = town.issue(&["agent/a1"], Some("http://localhost:1")).unwrap();
