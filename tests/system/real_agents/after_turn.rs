@@ -26,7 +26,7 @@ async fn a_turn_is_committed_and_its_session_condensed_before_its_outcome(server
         outcome(server),
     ];
     let kinds: Vec<&str> = said.iter().map(|event| event.kind.as_ref()).collect();
-    assert_eq!(kinds[..5], expected, "{kinds:?}");
+    assert!(kinds.starts_with(&expected), "{kinds:?}");
 
     let commit: Value = said[1].data.parse().expect("it is JSON");
     assert_eq!(git(&folder, &["rev-parse", "topic"]), commit["hash"], "{commit}");
