@@ -24,6 +24,26 @@ pub const SUBSCRIPTIONS_PER_SOCKET: usize = 256;
 pub const LOG_EVENTS: u64 = 2_000;
 /// Bytes kept per agent log before pruning (default).
 pub const LOG_BYTES: u64 = 64 * 1024 * 1024;
+/// Days without a new event after which an agent's log is emptied (default).
+pub const LOG_IDLE_DAYS: u64 = 7;
+/// Streams of one log (default).
+pub const VIEWERS_PER_LOG: usize = 5_000;
+/// Streams of one relay (default).
+pub const VIEWERS: usize = 20_000;
+/// Streams from one address that is not loopback (default).
+pub const VIEWERS_PER_ADDRESS: usize = 256;
+/// Milliseconds for a request's header (default): it is one packet, or a few.
+pub const HEADER_MS: u64 = 5_000;
+/// Bytes of a request's header (default).
+pub const HEADER_BYTES: usize = 16 * 1024;
+/// Fields of a request's header (default).
+pub const HEADERS: usize = 64;
+/// Milliseconds for a request's body (default).
+pub const BODY_MS: u64 = 15_000;
+/// Milliseconds that a connection is kept without a request (default).
+pub const IDLE_MS: u64 = 15_000;
+/// Milliseconds in which a server ends (default).
+pub const DRAIN_MS: u64 = 10_000;
 /// Milliseconds without other traffic after which either side of a stream sends a heartbeat.
 pub const HEARTBEAT_MS: u64 = 15_000;
 /// Milliseconds without any traffic after which the other side counts as dead, if it cannot be asked: three heartbeats.

@@ -320,7 +320,7 @@ impl Retention {
     pub const AGENT: Self = Self {
         events: limits::LOG_EVENTS,
         bytes: limits::LOG_BYTES,
-        idle: Some(Duration::from_secs(7 * 24 * 3600)),
+        idle: Some(Duration::from_secs(limits::LOG_IDLE_DAYS * 24 * 3600)),
     };
 }
 

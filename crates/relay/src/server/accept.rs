@@ -14,6 +14,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use protocol::limits;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -21,7 +22,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use self::connection::{Connection, Connections};
+use self::connection::Connection;
+use super::crowd::Crowd;
 
 /// Connections that may wait to be accepted: a fleet that comes back at once. The system drops what comes beyond, and
 /// the other side tries again after a second; by default it lets 128 wait.
@@ -32,6 +34,9 @@ const READ_BUFFER: usize = 8 * 1024;
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 /// Time before accepting again after the system had no descriptor left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Connections beside streams: links, pages, who is refused.
+const BESIDE: usize = 4_000;
 
 /// What one listener takes (§11).
 #[derive(Debug, Clone, Copy)]
@@ -45,9 +50,9 @@ pub struct ServeLimits {
     pub headers: usize,
     /// Bytes of a request's header.
     pub header_bytes: usize,
-    /// Connections in all.
+    /// Connections in all: streams ([`super::ViewerLimits`]), links, and what else asks.
     pub connections: usize,
-    /// Connections of one address that is not loopback.
+    /// Connections of one address that is not loopback. One more is closed at once, where one stream more is told why.
     pub per_address: usize,
     /// Time for connections to end after the shutdown began.
     pub drain: Duration,
@@ -56,13 +61,13 @@ pub struct ServeLimits {
 impl Default for ServeLimits {
     fn default() -> Self {
         Self {
-            header_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(15),
-            headers: 64,
-            header_bytes: 16 * 1024,
-            connections: 20_000,
-            per_address: 256,
-            drain: Duration::from_secs(10),
+            header_timeout: Duration::from_millis(limits::HEADER_MS),
+            idle_timeout: Duration::from_millis(limits::IDLE_MS),
+            headers: limits::HEADERS,
+            header_bytes: limits::HEADER_BYTES,
+            connections: limits::VIEWERS + BESIDE,
+            per_address: 2 * limits::VIEWERS_PER_ADDRESS,
+            drain: Duration::from_millis(limits::DRAIN_MS),
         }
     }
 }
@@ -115,7 +120,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     listener.let_wait(WAITING)?;
-    let connections = Connections::new(limits);
+    let crowd = Crowd::new(limits.connections, limits.per_address);
     let (tracker, ending, over) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     let mut shutdown = std::pin::pin!(shutdown);
     let mut accepted_so_far = 0_u64;
@@ -126,7 +131,8 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(connection) = connections.admit(stream, peer) else { continue };
+                let Ok(place) = crowd.admit(Some(peer.ip())) else { continue };
+                let connection = Connection::new(stream, limits, place);
                 accepted_so_far += 1;
                 let span = tracing::info_span!("connection", conn = accepted_so_far, %peer);
                 let conversation = converse(connection, peer, router.clone(), limits, ending.clone());
@@ -147,7 +153,7 @@ pub async fn serve(
     tracker.close();
     let all_ended = async {
         tracker.wait().await;
-        connections.all_ended().await;
+        crowd.all_gone().await;
     };
     if tokio::time::timeout(limits.drain, all_ended).await.is_err() {
         tracing::warn!(left = tracker.len(), "some connections did not end in time");

@@ -2,6 +2,7 @@
 
 mod accept;
 mod clock;
+mod crowd;
 mod feed;
 mod follow;
 mod gate;
@@ -21,5 +22,5 @@ mod writer;
 
 pub use accept::{Listener, ServeLimits, serve};
 pub use clock::now;
-pub use relay::{Relay, RelayConfig};
+pub use relay::{Relay, RelayConfig, ViewerLimits};
 pub use routes::{Needs, ROUTES, Route};

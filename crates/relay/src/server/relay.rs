@@ -1,15 +1,16 @@
 //! The handle.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use axum::Router;
+use axum::{Router, extract::ConnectInfo};
 use futures_util::stream::BoxStream;
 use protocol::{
-    AgentId, Command, CommandId, CommandResult, LogId, NewEvent, Timestamp,
+    AgentId, Command, CommandId, CommandResult, ErrorCode, ErrorDetail, LogId, NewEvent, Timestamp,
     agent::Lost,
     config::SealedConfig,
     frame::{StartAt, WrapperPresence},
+    limits,
     search::{Found, Search},
 };
 use rand::RngExt as _;
@@ -18,12 +19,22 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, field::Empty};
 
 use super::{
-    clock, feed::Feeds, follow, links::Links, metrics::Metrics, problem, routes, search, writer::Writers,
+    clock,
+    crowd::{Crowd, Full, Place},
+    feed::Feeds,
+    follow,
+    links::Links,
+    metrics::Metrics,
+    problem, routes, search,
+    writer::Writers,
 };
 use crate::{ApiError, AppendedAt, Delivery, Presence, RelayApi, auth::Authority};
 
 /// Between two looks for logs that nobody writes to any more. They are kept for days: an hour more is nothing.
 const SWEEP: Duration = Duration::from_secs(3600);
+
+/// When who found no place for its stream may try again.
+const RETRY_CROWDED_MS: u64 = 5_000;
 
 /// How a relay behaves.
 #[derive(Debug, Clone)]
@@ -35,12 +46,34 @@ pub struct RelayConfig {
     pub lost_after: Duration,
     /// Whether `/metrics` needs no credentials. If it does, they must reach every log.
     pub open_metrics: bool,
-    /// Streams of one log.
-    pub viewers_per_log: usize,
+    /// Streams that may be open.
+    pub viewers: ViewerLimits,
     /// Time for the body of a request to arrive.
     pub body_timeout: Duration,
     /// Time that [`Relay::drain`] waits for streams and links to end.
     pub drain: Duration,
+}
+
+/// How many streams may be open (§11): one more is refused (4429).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewerLimits {
+    /// Of one log.
+    pub per_log: usize,
+    /// In all.
+    pub in_all: usize,
+    /// From one address that is not loopback, where [`axum::extract::ConnectInfo`] says the address, as in
+    /// [`super::serve`].
+    pub per_address: usize,
+}
+
+impl Default for ViewerLimits {
+    fn default() -> Self {
+        Self {
+            per_log: limits::VIEWERS_PER_LOG,
+            in_all: limits::VIEWERS,
+            per_address: limits::VIEWERS_PER_ADDRESS,
+        }
+    }
 }
 
 impl Default for RelayConfig {
@@ -49,8 +82,8 @@ impl Default for RelayConfig {
             allowed_hosts: ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).into(),
             lost_after: Duration::from_secs(90),
             open_metrics: false,
-            viewers_per_log: 5_000,
-            body_timeout: Duration::from_secs(15),
+            viewers: ViewerLimits::default(),
+            body_timeout: Duration::from_millis(limits::BODY_MS),
             drain: Duration::from_secs(9),
         }
     }
@@ -68,6 +101,13 @@ impl RelayConfig {
     #[must_use]
     pub fn with_lost_after(mut self, lost_after: Duration) -> Self {
         self.lost_after = lost_after;
+        self
+    }
+
+    /// The same, with other limits to the streams.
+    #[must_use]
+    pub fn with_viewers(mut self, viewers: ViewerLimits) -> Self {
+        self.viewers = viewers;
         self
     }
 
@@ -91,6 +131,7 @@ struct Inner {
     authority: Arc<dyn Authority>,
     config: RelayConfig,
     feeds: Arc<Feeds>,
+    crowd: Crowd,
     writers: Writers,
     links: Links,
     metrics: Metrics,
@@ -108,11 +149,23 @@ impl Relay {
     pub fn new(store: Arc<dyn EventStore>, authority: Arc<dyn Authority>, config: RelayConfig) -> Self {
         let tracker = TaskTracker::new();
         let stopped = CancellationToken::new();
-        let feeds = Feeds::new(store.clone(), tracker.clone(), stopped.clone(), config.viewers_per_log);
+        let feeds = Feeds::new(store.clone(), tracker.clone(), stopped.clone(), config.viewers.per_log);
+        let crowd = Crowd::new(config.viewers.in_all, config.viewers.per_address);
         let (writers, links, metrics) = (Writers::new(), Links::new(clock::now()), Metrics::new());
         let draining = CancellationToken::new();
-        let inner =
-            Inner { store, authority, config, feeds, writers, links, metrics, tracker, draining, stopped };
+        let inner = Inner {
+            store,
+            authority,
+            config,
+            feeds,
+            crowd,
+            writers,
+            links,
+            metrics,
+            tracker,
+            draining,
+            stopped,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -162,6 +215,18 @@ impl Relay {
 
     pub(super) fn feeds(&self) -> &Arc<Feeds> {
         &self.inner.feeds
+    }
+
+    /// A place for one more stream, from this address.
+    pub(super) fn place(&self, peer: Option<&ConnectInfo<SocketAddr>>) -> Result<Place, ErrorDetail> {
+        self.inner.crowd.admit(peer.map(|ConnectInfo(peer)| peer.ip())).map_err(|full| {
+            let message = match full {
+                Full::InAll(most) => format!("{most} streams are open already"),
+                Full::OfAddress(most) => format!("{most} streams are open from your address already"),
+            };
+            let retry_after_ms = Some(RETRY_CROWDED_MS);
+            ErrorDetail { retry_after_ms, ..ErrorDetail::new(ErrorCode::RateLimited, message) }
+        })
     }
 
     pub(super) fn writers(&self) -> &Writers {
@@ -280,7 +345,7 @@ impl Relay {
 
 #[cfg(test)]
 mod tests {
-    use protocol::Seq;
+    use protocol::{Seq, limits};
     use store::{Append, MemoryStore, RetentionPolicy};
 
     use super::*;
@@ -288,9 +353,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn logs_that_nobody_writes_to_are_emptied_again_and_again_until_the_drain() {
-        let store = Arc::new(MemoryStore::new(RetentionPolicy::default()));
-        let authority = JwtAuthority::new(Keys::random(), Arc::new(TicketBook::new(clock::now())));
-        let relay = Relay::new(store.clone(), Arc::new(authority), RelayConfig::default());
+        let (relay, store) = relay();
         let sweeping = tokio::spawn({
             let relay = relay.clone();
             async move { relay.sweep().await }
@@ -306,5 +369,33 @@ mod tests {
         }
         relay.drain().await;
         sweeping.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn as_many_streams_are_taken_as_the_limits_say_and_one_more_is_told_to_wait() {
+        let (relay, _) = relay();
+        let [near, far] = ["127.0.0.1:1", "192.0.2.1:1"].map(|peer| ConnectInfo(peer.parse().unwrap()));
+        let refused = |stream: Result<Place, ErrorDetail>| {
+            stream.is_err_and(|why| why.code == ErrorCode::RateLimited && why.retry_after_ms.is_some())
+        };
+        let of_address = (0..limits::VIEWERS_PER_ADDRESS).map(|_| relay.place(Some(&far)).unwrap());
+        let mut all = of_address.collect::<Vec<_>>();
+        assert!(refused(relay.place(Some(&far))), "one more of that address");
+        all.extend((all.len()..limits::VIEWERS).map(|_| relay.place(Some(&near)).unwrap()));
+        assert!(refused(relay.place(Some(&near))) && refused(relay.place(None)), "one more in all");
+        all.truncate(1);
+        assert!(relay.place(Some(&far)).is_ok());
+        let log = "agent/a1".parse().unwrap();
+        let of_log = (0..limits::VIEWERS_PER_LOG).map(|_| relay.feeds().seat(&log).unwrap());
+        let of_log = of_log.collect::<Vec<_>>();
+        assert!(relay.feeds().seat(&log).is_err_and(|why| why.code == ErrorCode::RateLimited));
+        drop(of_log);
+        assert!(relay.feeds().seat(&log).is_ok());
+    }
+
+    fn relay() -> (Relay, Arc<MemoryStore>) {
+        let store = Arc::new(MemoryStore::new(RetentionPolicy::default()));
+        let authority = JwtAuthority::new(Keys::random(), Arc::new(TicketBook::new(clock::now())));
+        (Relay::new(store.clone(), Arc::new(authority), RelayConfig::default()), store)
     }
 }

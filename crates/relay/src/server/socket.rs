@@ -22,7 +22,7 @@ use sha1::{Digest as _, Sha1};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::Instrument as _;
 
-use super::{Relay, problem::Problem};
+use super::{Relay, crowd::Place, problem::Problem};
 use crate::websocket::{self, Connection, Incoming};
 
 /// Pieces of one write.
@@ -32,13 +32,18 @@ const READ_BYTES: usize = 64 * 1024;
 /// Time for both sides to close.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// The stream below a WebSocket.
-pub(super) type Io = TokioIo<Upgraded>;
+/// The stream below a WebSocket, and the place that it takes.
+#[derive(Debug)]
+pub(super) struct Io {
+    stream: TokioIo<Upgraded>,
+    place: Option<Place>,
+}
 
 /// A request that asks for a WebSocket (RFC 6455 §4.2.1).
 pub(super) struct Upgrade {
     accept: HeaderValue,
     upgraded: OnUpgrade,
+    place: Option<Place>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Upgrade {
@@ -70,7 +75,13 @@ impl Upgrade {
         let accept = key.map(accept_of).ok_or_else(|| refused("Sec-WebSocket-Key is no key"))?;
         let upgraded = parts.extensions.remove::<OnUpgrade>();
         let upgraded = upgraded.ok_or_else(|| refused("this connection cannot be upgraded"))?;
-        Ok(Self { accept, upgraded })
+        Ok(Self { accept, upgraded, place: None })
+    }
+
+    /// The same, which takes this place for as long as it is open.
+    pub(super) fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
     }
 
     /// Answers 101, and has the stream served once that answer has left.
@@ -78,10 +89,10 @@ impl Upgrade {
     where
         F: Future<Output = ()> + Send,
     {
-        let Self { accept, upgraded } = self;
+        let Self { accept, upgraded, place } = self;
         let served = async move {
             match upgraded.await {
-                Ok(upgraded) => serve(TokioIo::new(upgraded)).await,
+                Ok(upgraded) => serve(Io { stream: TokioIo::new(upgraded), place }).await,
                 Err(error) => tracing::debug!(%error, "a connection ended before it was upgraded"),
             }
         };
@@ -123,7 +134,8 @@ fn accept_of(key: &[u8]) -> HeaderValue {
 /// A WebSocket: its stream, and what is on its way in and out.
 #[derive(Debug)]
 pub(super) struct Socket {
-    io: Io,
+    io: TokioIo<Upgraded>,
+    _place: Option<Place>,
     pub(super) frames: Connection,
     /// The stream may hold back what was written.
     flush: bool,
@@ -140,7 +152,8 @@ thread_local! {
 impl Socket {
     /// For messages of at most `limit` bytes.
     pub(super) fn new(io: Io, limit: usize) -> Self {
-        Self { io, frames: Connection::new(limit), flush: false }
+        let Io { stream: io, place } = io;
+        Self { io, _place: place, frames: Connection::new(limit), flush: false }
     }
 
     /// Reads once, and passes on each message that is whole.

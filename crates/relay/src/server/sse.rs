@@ -1,11 +1,11 @@
 //! `GET …/events`: as server-sent events (WHATWG HTML §9.2), or as a page, as `Accept` says.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{
     Extension,
     body::Body,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{ConnectInfo, Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderValue, header},
     response::Response,
 };
@@ -23,6 +23,7 @@ use tracing::{Instrument as _, Span};
 
 use super::{
     Relay,
+    crowd::Place,
     follow::{Follower, Step},
     problem::Problem,
     read::{self, PageQuery},
@@ -38,6 +39,7 @@ pub(super) async fn events(
     State(relay): State<Relay>,
     Extension(log): Extension<LogId>,
     Extension(grant): Extension<Grant>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
     start: Result<Query<StartQuery>, QueryRejection>,
     page: Result<Query<PageQuery>, QueryRejection>,
@@ -47,7 +49,8 @@ pub(super) async fn events(
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accept.contains("text/event-stream") {
         let span = tracing::debug_span!("subscription", transport = "sse", %log);
-        follow(&relay, log, grant.lease, start, &headers, span.clone()).instrument(span).await
+        let place = relay.place(peer.as_deref()).inspect_err(|why| relay.metrics().refused(why.code))?;
+        follow(&relay, log, grant.lease, place, start, &headers, span.clone()).instrument(span).await
     } else {
         let span = tracing::debug_span!("subscription", transport = "page", %log);
         read::page(&relay, log, &grant.lease, start, &page).instrument(span).await
@@ -58,6 +61,7 @@ async fn follow(
     relay: &Relay,
     log: LogId,
     lease: Lease,
+    place: Place,
     start: StartQuery,
     headers: &HeaderMap,
     span: Span,
@@ -86,7 +90,7 @@ async fn follow(
         }
     };
     let text = render(&follower, first);
-    let rest = stream::unfold(Sse { follower, ended: false, span, _token: token }, Sse::next);
+    let rest = stream::unfold(Sse { follower, ended: false, span, _place: place, _token: token }, Sse::next);
     let body = stream::iter([text]).chain(rest).take_until(Box::pin(over)).map(Ok::<_, Infallible>);
     let mut response = Response::new(Body::from_stream(body));
     let headers = response.headers_mut();
@@ -101,6 +105,7 @@ struct Sse {
     follower: Follower,
     ended: bool,
     span: Span,
+    _place: Place,
     _token: TaskTrackerToken,
 }
 

@@ -1,8 +1,10 @@
 //! The viewers' WebSockets: what they ask for, before a writer has them.
 
+use std::net::SocketAddr;
+
 use axum::{
     Extension,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{ConnectInfo, Query, State, rejection::QueryRejection},
     response::Response,
 };
 use protocol::{Cursor, Epoch, ErrorCode, ErrorDetail, LogId, Seq, frame::StartAt};
@@ -49,6 +51,7 @@ pub(super) async fn one_log(
     State(relay): State<Relay>,
     Extension(grant): Extension<Grant>,
     Extension(log): Extension<LogId>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     query: Result<Query<StartQuery>, QueryRejection>,
     upgrade: Upgrade,
 ) -> Response {
@@ -62,7 +65,7 @@ pub(super) async fn one_log(
     match query.parse(current.as_ref()) {
         Ok((from, filter)) => {
             let viewer = Viewer::of_one_log(clock::instant(), log, from, filter);
-            serve(&relay, grant, upgrade, viewer)
+            serve(&relay, grant, peer, upgrade, viewer)
         }
         Err(why) => upgrade.refuse(&relay, why),
     }
@@ -72,13 +75,27 @@ pub(super) async fn one_log(
 pub(super) async fn many_logs(
     State(relay): State<Relay>,
     Extension(grant): Extension<Grant>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     upgrade: Upgrade,
 ) -> Response {
     let viewer = std::future::ready(Viewer::new(clock::instant())).await;
-    serve(&relay, grant, upgrade, viewer)
+    serve(&relay, grant, peer, upgrade, viewer)
 }
 
-fn serve(relay: &Relay, grant: Grant, upgrade: Upgrade, viewer: Viewer) -> Response {
+fn serve(
+    relay: &Relay,
+    grant: Grant,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    upgrade: Upgrade,
+    viewer: Viewer,
+) -> Response {
+    let place = match relay.place(peer.as_deref()) {
+        Ok(place) => place,
+        Err(why) => {
+            relay.metrics().refused(why.code);
+            return upgrade.refuse(relay, why);
+        }
+    };
     let served = relay.clone();
-    upgrade.accept(relay, async move |io| served.writers().serve(&served, io, viewer, grant))
+    upgrade.at(place).accept(relay, async move |io| served.writers().serve(&served, io, viewer, grant))
 }

@@ -94,6 +94,36 @@ async fn p15_everyone_is_told_when_to_come_back_at_different_times_and_the_serve
 }
 
 #[tokio::test]
+async fn a_stream_too_many_is_told_so_whichever_it_is_and_the_place_of_one_that_ended_is_free() {
+    let mut config = RelayConfig::default();
+    config.viewers.in_all = 2;
+    let server = Server::with(MemoryStore::new(RetentionPolicy::default()), config).await;
+    server.append("agent/a1", &["1"]).await;
+    let sse = async || {
+        let get = http().get(server.http("/v1/agents/a1/events")).bearer_auth(server.operator().expose());
+        within(get.header("accept", "text/event-stream").send()).await.unwrap()
+    };
+    let mut one = server.stream("/v1/agents/a1/stream").await;
+    one.until("live").await;
+    let other = sse().await;
+    assert_eq!(other.status(), 200);
+    for path in ["/v1/agents/a1/stream", "/v1/stream"] {
+        let (said, code) = server.stream(path).await.closed().await;
+        assert_eq!((&said[0]["code"], code), (&json!("rate_limited"), 4429), "{path}");
+        assert!(said[0]["retry_after_ms"].is_u64());
+    }
+    let refused = sse().await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["retry-after"], "5");
+    assert_eq!(server.get("/v1/agents/a1/events").await.status(), 200, "a page is no stream");
+    drop(one);
+    within(async { while sse().await.status() != 200 {} }).await;
+    drop(other);
+    let free = async || server.stream("/v1/stream").await.next().await["type"] == "hello";
+    within(async { while !free().await {} }).await;
+}
+
+#[tokio::test]
 async fn a_connection_beyond_the_cap_is_closed_and_makes_room_when_another_ends() {
     let mut limits = ServeLimits::default();
     limits.connections = 1;

@@ -263,7 +263,7 @@ async fn what_is_asked_wrongly_is_refused_with_its_code() {
 async fn one_reader_too_many_of_a_log_is_told_to_wait() {
     for transport in Transport::ALL {
         let mut config = RelayConfig::default();
-        config.viewers_per_log = 2;
+        config.viewers.per_log = 2;
         let server = Server::with(MemoryStore::new(RetentionPolicy::default()), config).await;
         server.append("agent/a1", &["1"]).await;
         let mut readers = Vec::new();
