@@ -1,6 +1,6 @@
 //! The payloads of Gastown's own events: what its wrappers say of an agent (§3.1).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -202,7 +202,15 @@ pub struct AutoCommitCompleted {
     pub detail: Option<String>,
 }
 
-/// Why a commit is not on the remote.
+impl AutoCommitCompleted {
+    /// The beginning of the hash, as people read it: seven characters.
+    #[must_use]
+    pub fn short_hash(&self) -> &str {
+        &self.hash[..self.hash.floor_char_boundary(7)]
+    }
+}
+
+/// Why a commit is not on the remote. Its `Display` is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -224,7 +232,7 @@ pub struct Skipped {
     pub reason: SkipReason,
 }
 
-/// Why nothing was done after a turn.
+/// Why nothing was done after a turn. Its `Display` is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -248,6 +256,32 @@ pub enum SkipReason {
     /// A reason of a newer wrapper.
     #[serde(other)]
     Unknown,
+}
+
+impl fmt::Display for NotPushed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoUpstream => "its branch has no upstream",
+            Self::Rejected => "the remote refused it",
+            Self::Failed => "the push failed",
+        })
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Aborted => "the turn was stopped",
+            Self::TurnFailed => "the turn failed",
+            Self::NoRepository => "the folder is in no repository",
+            Self::Unfinished => "a merge or the like is unfinished",
+            Self::DetachedHead => "the head is detached",
+            Self::DefaultBranch => "default branch",
+            Self::Clean => "nothing has changed",
+            Self::Unsupported => "this agent cannot do that",
+            Self::Unknown => "the wrapper has a reason of its own",
+        })
+    }
 }
 
 /// `wrapper.auto_commit.failed` or `wrapper.condense.failed`: it was tried. The turn's outcome is what it is all the same.

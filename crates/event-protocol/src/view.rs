@@ -193,11 +193,18 @@ impl SessionView {
         self.asks.get(key).and_then(ask::AskEntry::pending)
     }
 
-    /// Errors, starts, ends, losses and gaps, in the order of the log. A retry is not among them: it is the session's
-    /// status for as long as it lasts.
+    /// Errors, starts, ends, losses, gaps and what a wrapper did for its agent, in the order of the log. A retry is not
+    /// among them: it is the session's status for as long as it lasts.
     #[must_use]
     pub fn notices(&self) -> &[Notice] {
         &self.notices
+    }
+
+    /// The notice that tells the end of what this one says was begun, if it is there.
+    #[must_use]
+    pub fn end_of(&self, begun: &Notice) -> Option<&Notice> {
+        let mut later = self.notices.iter().skip_while(|notice| *notice != begun);
+        later.find(|later| later.body.ends(&begun.body))
     }
 
     /// What was removed, by key. What lies below a removed key has no tombstone of its own.

@@ -119,8 +119,27 @@ impl SessionView {
             "wrapper.resumed" => self.notice(event, NoticeBody::Resumed(parse(&event.data)?)),
             "wrapper.lost" => self.notice(event, NoticeBody::Lost(parse(&event.data)?)),
             "wrapper.events_dropped" => self.notice(event, NoticeBody::EventsDropped(parse(&event.data)?)),
-            _ => {}
+            _ => self.apply_to_work(event)?,
         }
+        Ok(())
+    }
+
+    /// What a wrapper did for the agent: its work tree, its session, and what is done after a turn.
+    fn apply_to_work(&mut self, event: &Event) -> Result<(), String> {
+        let body = match &*event.kind {
+            "wrapper.session_recreated" => NoticeBody::SessionRecreated(parse(&event.data)?),
+            "wrapper.workspace.ready" => NoticeBody::WorkspaceReady(parse(&event.data)?),
+            "wrapper.auto_commit.started" => NoticeBody::AutoCommitStarted(parse(&event.data)?),
+            "wrapper.auto_commit.completed" => NoticeBody::AutoCommitCompleted(parse(&event.data)?),
+            "wrapper.auto_commit.skipped" => NoticeBody::AutoCommitSkipped(parse(&event.data)?),
+            "wrapper.auto_commit.failed" => NoticeBody::AutoCommitFailed(parse(&event.data)?),
+            "wrapper.condense.started" => NoticeBody::CondenseStarted,
+            "wrapper.condense.completed" => NoticeBody::CondenseCompleted,
+            "wrapper.condense.skipped" => NoticeBody::CondenseSkipped(parse(&event.data)?),
+            "wrapper.condense.failed" => NoticeBody::CondenseFailed(parse(&event.data)?),
+            _ => return Ok(()),
+        };
+        self.notice(event, body);
         Ok(())
     }
 

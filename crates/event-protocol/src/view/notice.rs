@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use crate::{
     Seq, Timestamp,
-    agent::{Done, EventsDropped, Exited, Failed, Lost, Resumed, Started},
+    agent::{
+        AfterTurnFailed, AutoCommitCompleted, AutoCommitStarted, Done, EventsDropped, Exited, Failed, Lost,
+        Resumed, SessionRecreated, Skipped, Started, WorkspaceReady,
+    },
     frame::GapReason,
     model::MessageError,
 };
@@ -38,6 +41,26 @@ pub enum NoticeBody {
     Done(Done),
     /// A wrapper took the agent up again.
     Resumed(Resumed),
+    /// The session that was to go on was gone; another one is in its place.
+    SessionRecreated(SessionRecreated),
+    /// The agent's work tree is there.
+    WorkspaceReady(WorkspaceReady),
+    /// What a turn changed is being committed.
+    AutoCommitStarted(AutoCommitStarted),
+    /// It is committed.
+    AutoCommitCompleted(AutoCommitCompleted),
+    /// There was nothing to commit, or it was not to be.
+    AutoCommitSkipped(Skipped),
+    /// It could not be committed.
+    AutoCommitFailed(AfterTurnFailed),
+    /// The agent condenses its session.
+    CondenseStarted,
+    /// The session is condensed.
+    CondenseCompleted,
+    /// The session was not to be condensed.
+    CondenseSkipped(Skipped),
+    /// The session could not be condensed.
+    CondenseFailed(AfterTurnFailed),
     /// Nothing was heard of the wrapper for too long.
     Lost(Lost),
     /// The wrapper could not keep events.
@@ -58,6 +81,23 @@ pub enum NoticeBody {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+impl NoticeBody {
+    /// Whether this is the end of what `begun` says was begun.
+    #[must_use]
+    pub fn ends(&self, begun: &Self) -> bool {
+        match begun {
+            Self::AutoCommitStarted(_) => matches!(
+                self,
+                Self::AutoCommitCompleted(_) | Self::AutoCommitSkipped(_) | Self::AutoCommitFailed(_)
+            ),
+            Self::CondenseStarted => {
+                matches!(self, Self::CondenseCompleted | Self::CondenseSkipped(_) | Self::CondenseFailed(_))
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Notice {

@@ -261,6 +261,61 @@ fn losses_are_notices() {
 }
 
 #[test]
+fn what_a_wrapper_did_for_its_agent_is_told_in_order_and_in_the_shapes_of_its_events() {
+    let told = [
+        (
+            "wrapper.workspace.ready",
+            json!({ "branch": "gt/toast/work", "commit": "a1b2", "base": "main", "resumed": false }),
+        ),
+        ("wrapper.session_recreated", json!({ "lost": "ses_1", "session": "ses_2", "summarised": true })),
+        ("wrapper.auto_commit.started", json!({ "branch": "gt/toast/work", "paths": 3 })),
+        (
+            "wrapper.auto_commit.completed",
+            json!({ "hash": "a1b2c3d4e5", "branch": "gt/toast/work", "subject": "Fix it", "pushed": false, "not_pushed": "rejected" }),
+        ),
+        ("wrapper.auto_commit.skipped", json!({ "reason": "default_branch" })),
+        ("wrapper.auto_commit.failed", json!({ "message": "no space" })),
+        ("wrapper.condense.started", json!({})),
+        ("wrapper.condense.completed", json!({})),
+        ("wrapper.condense.skipped", json!({ "reason": "unsupported" })),
+        ("wrapper.condense.failed", json!({ "message": "no model" })),
+    ];
+    let view = fold(&told.clone().map(|(kind, body)| (kind, data(body))));
+    assert_eq!((view.notices().len(), view.malformed()), (told.len(), 0));
+    let shown = serde_json::to_value(&view).unwrap();
+    for (notice, (kind, body)) in shown["notices"].as_array().unwrap().iter().zip(&told) {
+        assert_eq!((notice["type"].as_str(), &notice["data"]), (Some(*kind), body));
+    }
+}
+
+#[test]
+fn what_is_begun_after_a_turn_has_its_own_end() {
+    let commit = |step| (step, data(json!({ "branch": "b", "paths": 1, "reason": "clean" })));
+    let condense = |step| (step, data(json!({ "message": "x" })));
+    let view = fold(&[
+        commit("wrapper.auto_commit.started"),
+        condense("wrapper.condense.started"),
+        commit("wrapper.auto_commit.skipped"),
+        condense("wrapper.condense.failed"),
+        condense("wrapper.condense.started"),
+    ]);
+    let ends: Vec<_> =
+        view.notices().iter().map(|notice| view.end_of(notice).map(|end| end.seq.get())).collect();
+    assert_eq!(ends, [Some(3), Some(4), None, None, None]);
+}
+
+#[test]
+fn a_reason_of_a_newer_wrapper_is_a_reason_all_the_same() {
+    let skipped = |reason: &str| fold(&[("wrapper.auto_commit.skipped", data(json!({ "reason": reason })))]);
+    let said = |view: &SessionView| match &view.notices()[0].body {
+        NoticeBody::AutoCommitSkipped(skipped) => skipped.reason.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(said(&skipped("clean")), "nothing has changed");
+    assert_eq!(said(&skipped("eclipse")), "the wrapper has a reason of its own");
+}
+
+#[test]
 fn after_a_gap_only_the_gap_is_left() {
     let mut view = fold(&[part(json!({ "type": "text", "text": "x" }))]);
     let gap = NoticeBody::Gap { from: None, to: None, reason: GapReason::Epoch };

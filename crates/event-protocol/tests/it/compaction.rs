@@ -193,7 +193,8 @@ fn of_ask() -> impl Strategy<Value = (&'static str, Value)> {
 
 fn of_agent() -> impl Strategy<Value = (&'static str, Value)> {
     let states = ["idle", "busy", "waiting", "stopping", "dreaming"];
-    (0..9_usize, 0..5_u64).prop_map(move |(which, n)| match which {
+    let reasons = ["clean", "aborted", "eclipse", "unsupported", "unfinished"];
+    (0..15_usize, 0..5_u64).prop_map(move |(which, n)| match which {
         0 => ("agent.status", json!({ "state": states[n as usize] })),
         1 => ("agent.started", json!({ "generation": n, "runtime": "scripted", "version": "1" })),
         2 => ("agent.exited", json!({ "reason": "stopped", "code": n })),
@@ -202,6 +203,20 @@ fn of_agent() -> impl Strategy<Value = (&'static str, Value)> {
         5 => ("wrapper.resumed", json!({ "generation": n })),
         6 => ("wrapper.events_dropped", json!({ "from": n, "to": n + 1, "reason": "full" })),
         7 => ("server.heartbeat", json!({})),
+        8 => (
+            "wrapper.workspace.ready",
+            json!({ "branch": "gt/a/b", "commit": format!("{n}"), "resumed": n > 1 }),
+        ),
+        9 => {
+            ("wrapper.session_recreated", json!({ "lost": "ses_1", "session": "ses_2", "summarised": n > 1 }))
+        }
+        10 => ("wrapper.auto_commit.started", json!({ "branch": "gt/a/b", "paths": n })),
+        11 => (
+            "wrapper.auto_commit.completed",
+            json!({ "hash": format!("{n}"), "branch": "gt/a/b", "subject": "x", "pushed": n > 1 }),
+        ),
+        12 => ("wrapper.auto_commit.skipped", json!({ "reason": reasons[n as usize] })),
+        13 => ("wrapper.condense.failed", json!({ "message": format!("{n}") })),
         _ => ("vcs.branch.updated", json!({ "branch": "main" })),
     })
 }
@@ -235,5 +250,7 @@ fn malformed() -> impl Strategy<Value = (&'static str, Value)> {
         ("agent.status", json!({ "state": 1 })),
         ("agent.usage", json!("much")),
         ("wrapper.lost", json!({ "since": "yesterday" })),
+        ("wrapper.auto_commit.skipped", json!({})),
+        ("wrapper.auto_commit.completed", json!({ "hash": 7 })),
     ])
 }

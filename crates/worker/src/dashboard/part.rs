@@ -1,5 +1,6 @@
 //! The parts of a transcript, one element each: pure functions from the fold to HTML.
 
+mod after_turn;
 pub(crate) mod ask;
 pub(crate) mod moment;
 pub(crate) mod output;

@@ -104,7 +104,10 @@ pub(crate) fn rows(view: &SessionView, scope: &Scope, cache: &mut Cache) -> Vec<
             .and_then(|id| view.session(id))
             .is_some_and(|session| !session.is_root());
         if !concerns_child {
-            timed.push(Timed { order: order_of_notice(notice), node: moment::notice(scope, notice) });
+            timed.push(Timed {
+                order: order_of_notice(notice),
+                node: moment::notice(scope, notice, view.end_of(notice)),
+            });
         }
     }
     let rows = in_order(timed);
@@ -271,7 +274,8 @@ impl Writer<'_> {
         self.session(child, depth + 1, &mut timed);
         for notice in self.view.notices().iter().filter(|notice| notice.session.as_ref() == Some(child.id()))
         {
-            timed.push(Timed { order: order_of_notice(notice), node: moment::notice(self.scope, notice) });
+            let node = moment::notice(self.scope, notice, self.view.end_of(notice));
+            timed.push(Timed { order: order_of_notice(notice), node });
         }
         in_order(timed)
     }

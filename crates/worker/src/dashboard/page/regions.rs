@@ -248,7 +248,11 @@ fn filters(view: &SessionView) -> Markup {
 }
 
 fn is_error(body: &NoticeBody) -> bool {
-    matches!(body, NoticeBody::Failed(_)) || matches!(body, NoticeBody::Error(error) if !error.is_abort())
+    match body {
+        NoticeBody::Failed(_) | NoticeBody::AutoCommitFailed(_) | NoticeBody::CondenseFailed(_) => true,
+        NoticeBody::Error(error) => !error.is_abort(),
+        _ => false,
+    }
 }
 
 fn events(recent: &std::collections::VecDeque<Recent>, scope: &Scope) -> Node {

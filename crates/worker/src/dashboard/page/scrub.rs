@@ -251,6 +251,7 @@ fn found(view: &SessionView, scope: &Scope) -> Vec<Mark> {
         marks.push(Mark { time: ask.time, icon, state: Some("waiting"), words, element });
     }
     for notice in view.notices() {
+        let committed;
         let (icon, state, words) = match &notice.body {
             NoticeBody::Error(error) if error.is_abort() => ("stop", None, "stopped by request"),
             NoticeBody::Error(error) => ("s-failed", Some("error"), error.message()),
@@ -258,6 +259,14 @@ fn found(view: &SessionView, scope: &Scope) -> Vec<Mark> {
             NoticeBody::Exited(_) => ("exit", None, "agent exited"),
             NoticeBody::Failed(_) => ("s-failed", Some("failed"), "agent failed"),
             NoticeBody::Done(_) => ("s-done", Some("completed"), "work is done"),
+            NoticeBody::SessionRecreated(_) => ("gap", Some("gap"), "the session was gone"),
+            NoticeBody::WorkspaceReady(_) => ("work", None, "work tree ready"),
+            NoticeBody::AutoCommitCompleted(commit) => {
+                committed = format!("committed {}", commit.short_hash());
+                ("commit", None, committed.as_str())
+            }
+            NoticeBody::AutoCommitFailed(_) => ("s-failed", Some("error"), "commit failed"),
+            NoticeBody::CondenseFailed(_) => ("s-failed", Some("error"), "condensing failed"),
             NoticeBody::Lost(_) => ("gap", Some("offline"), "wrapper lost"),
             NoticeBody::EventsDropped(_) => ("gap", Some("gap"), "events were dropped"),
             NoticeBody::Gap { .. } => ("gap", Some("gap"), "earlier events are no longer kept"),

@@ -8,7 +8,7 @@ use protocol::{
     view::{Notice, NoticeBody},
 };
 
-use super::{Row, Scope, hidden, output};
+use super::{Row, Scope, after_turn, hidden, output};
 use crate::dashboard::{
     element::{self, icon},
     figures,
@@ -67,9 +67,12 @@ pub(crate) fn notice_id(notice: &Notice) -> String {
     format!("evt-{}", notice.seq)
 }
 
-/// Something that happened.
-pub(crate) fn notice(scope: &Scope, notice: &Notice) -> Node {
+/// Something that happened. `end` is the notice of its end, if it was begun and is over: that one is shown in its place.
+pub(crate) fn notice(scope: &Scope, notice: &Notice, end: Option<&Notice>) -> Node {
     let id = notice_id(notice);
+    if let Some(end) = end {
+        return hidden(&id, end.seq);
+    }
     let (seq, time) = (notice.seq, notice.time);
     let line = |state: Option<&str>, icon_name: &str, words: Markup| {
         moment(&id, seq, state, icon_name, Some(time), &words)
@@ -99,6 +102,12 @@ pub(crate) fn notice(scope: &Scope, notice: &Notice) -> Node {
             b { "Wrapper took over" } " · generation " (resumed.generation)
             @if let Some(detail) = &resumed.detail { span class="faint" { " · " (element::first_line(detail)) } }
         }),
+        NoticeBody::SessionRecreated(recreated) => line(Some("gap"), "gap", html! {
+            b { "Session was gone" } @if recreated.summarised { "; a new one is told what the log has of it" } @else { "; a new one begins with nothing of it" }
+        }),
+        NoticeBody::WorkspaceReady(ready) => {
+            line(ready.stale.as_ref().map(|_| "gap"), "work", after_turn::work_tree(ready))
+        }
         NoticeBody::Lost(lost) => line(Some("offline"), "gap", html! {
             b { "Wrapper lost" } ": nothing was heard since " (element::time(lost.since))
         }),
@@ -118,7 +127,11 @@ pub(crate) fn notice(scope: &Scope, notice: &Notice) -> Node {
         NoticeBody::Malformed { kind, reason } => line(Some("gap"), "gap", html! {
             "An event was not understood: " span class="mono" { (element::first_line(kind)) } " " span class="faint" { (element::first_line(reason)) }
         }),
-        _ => hidden(&id, seq),
+        body => match after_turn::words(body) {
+            Some((state, icon_name, words)) => line(state, icon_name, words),
+            // A notice of a newer protocol.
+            None => hidden(&id, seq),
+        },
     }
 }
 
