@@ -6,6 +6,7 @@ mod agents;
 mod answer;
 mod backup;
 mod completions;
+mod config;
 mod demo;
 mod exit;
 mod logs;
@@ -74,6 +75,7 @@ enum Sub {
     Watch(watch::Watch),
     Record(record::Record),
     Share(share::Share),
+    Config(config::Config),
     Search(search::SearchCommand),
     Backup(backup::Backup),
     Restore(backup::Restore),
@@ -131,6 +133,7 @@ fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
         Sub::Watch(command) => in_runtime(command.run()),
         Sub::Record(command) => in_runtime(command.run()),
         Sub::Share(command) => in_runtime(command.run()),
+        Sub::Config(command) => in_runtime(command.run()),
         Sub::Search(command) => in_runtime(command.run()),
         Sub::Backup(command) => in_runtime(command.run()),
         Sub::Restore(command) => in_runtime(command.run()),
@@ -138,7 +141,7 @@ fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
         Sub::Token(command) => command.run(),
         Sub::Completions(command) => command.run(&mut Cli::command()),
         // Their exit codes are the wrapper's own.
-        Sub::Wrapper(command) => return in_runtime(command.run()),
+        Sub::Wrapper(command) => return in_one_thread(command.run()),
         Sub::Guard(command) => return command.run(),
     };
     exit.map(Into::into)
@@ -147,6 +150,12 @@ fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
 fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("the threads that do the work cannot be started")?.block_on(command)
+}
+
+/// An event is little work for a wrapper: to hand it from thread to thread costs more than that (docs/performance.md).
+fn in_one_thread<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("the thread that does the work cannot be prepared")?.block_on(command)
 }
 
 /// What the process says of itself goes to stderr; what a command was asked for goes to stdout.

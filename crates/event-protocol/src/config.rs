@@ -3,11 +3,14 @@
 //! It is read strictly: a key that is not known is an error that names those that are. No error ever quotes a value, since it
 //! may be a secret that was put in the wrong place.
 
+mod key;
+
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value, json};
 
+pub use self::key::ConfigKey;
 use crate::ModelRef;
 
 /// What a turn is run with. What is absent is left to whoever comes next: the town, the options of the wrapper, the agent server.
@@ -62,10 +65,12 @@ pub enum ConfigError {
     #[error("a config is a JSON object")]
     NoObject,
     /// It has a key that is not known.
-    #[error("the config has no key {key:?}: it has {known}")]
+    #[error("the config has no key {key:?}: {}it has {known}", .nearest.map(meant).unwrap_or_default())]
     Unknown {
         /// The key.
         key: String,
+        /// The one that may be meant.
+        nearest: Option<&'static str>,
         /// Those that are known.
         known: String,
     },
@@ -82,8 +87,27 @@ pub enum ConfigError {
 /// The keys of a [`TurnConfig`].
 const TURN: [&str; 7] =
     ["autoCommit", "condenseOnComplete", "upstreamBranch", "model", "variant", "system", "tools"];
+/// The key of [`TurnConfig::tools`].
+const TOOLS: &str = "tools";
 /// The key of [`TownConfig::env`].
 const ENV: &str = "env";
+/// What a name of `env` is to be.
+const VARIABLE: &str = "a variable of letters, digits and _, and none of GASTOWN_…";
+
+/// The keys of a [`TownConfig`].
+fn known() -> Vec<&'static str> {
+    TURN.into_iter().chain([ENV]).collect()
+}
+
+fn meant(key: &str) -> String {
+    format!("did you mean {key}? ")
+}
+
+impl ConfigError {
+    fn unknown(key: &str, known: &[&'static str]) -> Self {
+        Self::Unknown { key: key.to_owned(), nearest: key::nearest(key, known), known: known.join(", ") }
+    }
+}
 
 impl TurnConfig {
     /// Takes its keys out of an object, such as the body of a prompt, and leaves the others.
@@ -137,7 +161,7 @@ impl TurnConfig {
             }
             "variant" => self.variant = Some(read(value, wrong("a text"))?),
             "system" => self.system = Some(read(value, wrong("a text"))?),
-            "tools" => self.tools = read(value, wrong("an object of true and false"))?,
+            TOOLS => self.tools = read_tools(value)?,
             _ => unreachable!("only keys of a turn's config come here"),
         }
         Ok(())
@@ -152,7 +176,7 @@ impl TurnConfig {
             ("model", model.as_ref().map(|model| json!(model))),
             ("variant", variant.clone().map(Value::from)),
             ("system", system.clone().map(Value::from)),
-            ("tools", (!tools.is_empty()).then(|| json!(tools))),
+            (TOOLS, (!tools.is_empty()).then(|| json!(tools))),
         ];
         fields.extend(values.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
     }
@@ -180,7 +204,7 @@ impl TownConfig {
         };
         match fields.into_iter().next() {
             None => Ok(Self { turn, env }),
-            Some((key, _)) => Err(ConfigError::Unknown { key, known: format!("{}, {ENV}", TURN.join(", ")) }),
+            Some((key, _)) => Err(ConfigError::unknown(&key, &known())),
         }
     }
 
@@ -192,19 +216,34 @@ impl TownConfig {
         self
     }
 
+    /// The keys that it says something of, as a [`ConfigKey`] is written.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        let mut keys = Vec::new();
+        for (key, value) in self.to_fields(|_| String::new()) {
+            match value {
+                Value::Object(names) if key == TOOLS || key == ENV => {
+                    keys.extend(names.keys().map(|name| format!("{key}.{name}")));
+                }
+                _ => keys.push(key),
+            }
+        }
+        keys
+    }
+
     /// As it travels, with its secrets.
     #[must_use]
     pub fn seal(&self) -> SealedConfig {
-        SealedConfig(self.to_json(|secret| secret.expose().to_owned()))
+        SealedConfig(Value::Object(self.to_fields(|secret| secret.expose().to_owned())))
     }
 
     /// As it may be shown: each secret is `***`.
     #[must_use]
     pub fn masked(&self) -> Value {
-        self.to_json(|_| "***".to_owned())
+        Value::Object(self.to_fields(|_| "***".to_owned()))
     }
 
-    fn to_json(&self, secret: impl Fn(&Secret) -> String) -> Value {
+    fn to_fields(&self, secret: impl Fn(&Secret) -> String) -> Map<String, Value> {
         let mut fields = Map::new();
         self.turn.write_to(&mut fields);
         if !self.env.is_empty() {
@@ -212,7 +251,7 @@ impl TownConfig {
                 self.env.iter().map(|(name, value)| (name.as_str(), secret(value))).collect();
             fields.insert(ENV.to_owned(), json!(env));
         }
-        Value::Object(fields)
+        fields
     }
 }
 
@@ -285,9 +324,19 @@ impl<'de> Deserialize<'de> for TurnConfig {
         let read = Self::take_from(&mut fields).map_err(de::Error::custom)?;
         match fields.into_iter().next() {
             None => Ok(read),
-            Some((key, _)) => Err(de::Error::custom(ConfigError::Unknown { key, known: TURN.join(", ") })),
+            Some((key, _)) => Err(de::Error::custom(ConfigError::unknown(&key, &TURN))),
         }
     }
+}
+
+fn read_tools(tools: Value) -> Result<BTreeMap<String, bool>, ConfigError> {
+    let wrong = |key: &str, expected| ConfigError::Wrong { key: key.to_owned(), expected };
+    let Value::Object(tools) = tools else { return Err(wrong(TOOLS, "an object of true and false")) };
+    let read = |(name, value): (String, Value)| match value {
+        Value::Bool(has) => Ok((name, has)),
+        _ => Err(wrong(&format!("{TOOLS}.{name}"), "true or false")),
+    };
+    tools.into_iter().map(read).collect()
 }
 
 fn read_env(env: Value) -> Result<BTreeMap<EnvName, Secret>, ConfigError> {
@@ -296,8 +345,7 @@ fn read_env(env: Value) -> Result<BTreeMap<EnvName, Secret>, ConfigError> {
     let mut read = BTreeMap::new();
     for (name, value) in env {
         let key = format!("{ENV}.{name}");
-        let name = EnvName::of(name)
-            .ok_or_else(|| wrong(&key, "a variable of letters, digits and _, and none of GASTOWN_…"))?;
+        let name = EnvName::of(name).ok_or_else(|| wrong(&key, VARIABLE))?;
         let Value::String(text) = value else { return Err(wrong(&key, "a text")) };
         if text.contains('\0') {
             return Err(wrong(&key, "a text"));
@@ -341,7 +389,7 @@ mod tests {
         for (text, named) in [
             (r#"["canary"]"#, "a JSON object"),
             ("canary", "a JSON object"),
-            (r#"{"autocommit":"canary"}"#, "autoCommit, condenseOnComplete"),
+            (r#"{"autocommit":"canary"}"#, "did you mean autoCommit? it has autoCommit, condenseOnComplete"),
             (r#"{"autoCommit":"canary"}"#, "`autoCommit` of the config is to be true or false"),
             (r#"{"condenseOnComplete":"canary"}"#, "condenseOnComplete"),
             (r#"{"upstreamBranch":"--canary"}"#, "`upstreamBranch` of the config is to be a branch"),
@@ -350,7 +398,8 @@ mod tests {
             (r#"{"model":"/canary"}"#, "provider/model"),
             (r#"{"variant":["canary"]}"#, "variant"),
             (r#"{"system":["canary"]}"#, "system"),
-            (r#"{"tools":{"bash":"canary"}}"#, "tools"),
+            (r#"{"tools":{"bash":"canary"}}"#, "`tools.bash` of the config is to be true or false"),
+            (r#"{"tools":["canary"]}"#, "`tools` of the config is to be an object"),
             (r#"{"env":"canary"}"#, "env"),
             (r#"{"env":{"KEY":["canary"]}}"#, "env.KEY"),
             (r#"{"env":{"KEY":"can\u0000ary"}}"#, "env.KEY"),

@@ -35,6 +35,7 @@ pub(crate) fn router(worker: Worker) -> Router {
         .route("/api/towns", get(agents::towns))
         .route("/api/towns/{town}", get(agents::town))
         .route("/api/towns/{town}/config", get(config::town).patch(config::patch_town))
+        .route("/api/towns/{town}/roles/{role}/config", get(config::role).patch(config::patch_role))
         .route("/api/towns/{town}/agents", get(agents::list).post(agents::register))
         .route("/api/towns/{town}/agents/{agent}", get(agents::show).delete(agents::remove))
         .route("/api/towns/{town}/agents/{agent}/config", get(config::agent).patch(config::patch_agent))

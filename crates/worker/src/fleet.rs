@@ -17,7 +17,7 @@ use town::{Agent, AgentPhase, Command, Effect, Request, Town, WrapperExit};
 use self::{handshake::Handshake, link::Link};
 use crate::{
     Adoption, Clock, LaunchSpec, Launcher, WrapperProcess,
-    agent_config::AgentConfigs,
+    agent_config::{AgentConfigs, Layer},
     engine::{AskError, EngineHandle},
     limits::WRAPPER_TOKEN_LIFE,
 };
@@ -26,8 +26,6 @@ use crate::{
 const FORGET_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the relay may take to begin a log before the town goes on without.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the relay may take to take an agent's config before the agent goes on with the one before.
-const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a wrapper may take to answer that it stops.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Wait before a report that the journal did not take is sent again.
@@ -154,7 +152,7 @@ impl Fleet {
 
 /// The task of a wrapper that is launched.
 async fn launch(outside: Arc<Outside>, agent: Agent, orders: watch::Receiver<Order>) {
-    outside.configure(&agent.id).await;
+    outside.configs.tell(&*outside.relay, &agent).await;
     let exit = match outside.launcher.launch(outside.spec(&agent)).await {
         // What this worker launches is of the build that it has.
         Ok(mut process) => outside.attend(&agent, &mut *process, None, orders).await.map(Ended::exit),
@@ -175,7 +173,7 @@ async fn launch(outside: Arc<Outside>, agent: Agent, orders: watch::Receiver<Ord
 
 /// The task of a wrapper that an earlier worker launched.
 async fn recover(outside: Arc<Outside>, agent: Agent, mut orders: watch::Receiver<Order>) {
-    outside.configure(&agent.id).await;
+    outside.configs.tell(&*outside.relay, &agent).await;
     let mut link = Link::new(outside.relay.clone(), agent.id.clone(), outside.reconnect_grace);
     let mut handshake = Handshake::new(outside.relay.clone(), agent.id.clone(), outside.build.clone());
     let mut process = match outside.launcher.adopt(&agent.id, agent.generation).await {
@@ -209,7 +207,7 @@ impl Outside {
             generation: agent.generation,
             relay: self.relay_url.clone(),
             token: self.wrapper_token(agent),
-            config: self.configs.resolved(&agent.id),
+            config: self.configs.resolved(&Layer::of(agent)),
             agent: agent.clone(),
         }
     }
@@ -280,19 +278,6 @@ impl Outside {
             // The town launches the next one at once, which goes on with the session.
             Some(Ended::Replaced(_)) => self.report_lost(agent).await,
             None => {}
-        }
-    }
-
-    /// Gives the relay what goes with the greeting and commands of an agent's wrapper.
-    pub(crate) async fn configure(&self, agent: &AgentId) {
-        let config = self.configs.resolved(agent).seal();
-        match tokio::time::timeout(CONFIGURE_TIMEOUT, self.relay.configure(agent, config)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(%agent, error, "the relay does not take its config");
-            }
-            Err(_) => tracing::warn!(%agent, "the relay does not answer: its config is not there yet"),
         }
     }
 

@@ -41,6 +41,8 @@ pub enum Verb {
     Get,
     /// Sends it something.
     Post,
+    /// Changes it.
+    Patch,
     /// Removes it.
     Delete,
 }
@@ -197,6 +199,7 @@ impl Client {
         let method = match verb {
             Verb::Get => Method::GET,
             Verb::Post => Method::POST,
+            Verb::Patch => Method::PATCH,
             Verb::Delete => Method::DELETE,
         };
         let mut request = self.request(method, route).await?;

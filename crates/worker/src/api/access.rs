@@ -45,6 +45,8 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/api/towns/{town}", Access::Town(Capability::Read)),
     route("GET", "/api/towns/{town}/config", Access::Town(Capability::Admin)),
     route("PATCH", "/api/towns/{town}/config", Access::Town(Capability::Admin)),
+    route("GET", "/api/towns/{town}/roles/{role}/config", Access::Town(Capability::Admin)),
+    route("PATCH", "/api/towns/{town}/roles/{role}/config", Access::Town(Capability::Admin)),
     route("GET", "/api/towns/{town}/agents", Access::Town(Capability::Read)),
     route("POST", "/api/towns/{town}/agents", Access::Town(Capability::Admin)),
     route("GET", "/api/towns/{town}/agents/{agent}", Access::Agent(Capability::Read)),

@@ -1,4 +1,4 @@
-//! What agents are run with (`docs/protocol.md` §10): the town's config, and over it that of each agent.
+//! What agents are run with (`docs/protocol.md` §10): the town's config, over it that of a role, and over that the agent's own.
 
 use std::sync::Arc;
 
@@ -7,8 +7,9 @@ use axum::{
     response::Response,
 };
 use http::StatusCode;
-use protocol::{AgentId, ErrorCode};
-use serde_json::{Map, Value, json};
+use protocol::ErrorCode;
+use serde_json::{Map, Value};
+use town::{Agent, Role};
 
 use super::{Failure, agents::find, answer::success, body::JsonBody};
 use crate::{
@@ -20,52 +21,78 @@ type Reply = Result<Response, Failure>;
 type Patch = JsonBody<Map<String, Value>>;
 
 pub(super) async fn town(State(worker): State<Worker>) -> Response {
-    success(StatusCode::OK, &json!({ "config": worker.configs().show(&Layer::Town) }))
+    show(&worker, &Layer::Town)
 }
 
 pub(super) async fn patch_town(State(worker): State<Worker>, JsonBody(patch): Patch) -> Reply {
-    change(&worker, Layer::Town, patch).await?;
-    let agents: Vec<AgentId> = worker.town().borrow().agents().keys().cloned().collect();
-    for agent in agents {
-        tell(&worker, &agent).await?;
-    }
-    Ok(town(State(worker)).await)
+    change(&worker, Layer::Town, patch, |_| true).await
 }
 
-/// Its own, and what comes of that and the town's.
+pub(super) async fn role(State(worker): State<Worker>, Path((_, role)): Path<(String, String)>) -> Reply {
+    Ok(show(&worker, &Layer::Role(known(&role)?)))
+}
+
+pub(super) async fn patch_role(
+    State(worker): State<Worker>,
+    Path((_, role)): Path<(String, String)>,
+    JsonBody(patch): Patch,
+) -> Reply {
+    let role = known(&role)?;
+    change(&worker, Layer::Role(role), patch, |agent| agent.role == role).await
+}
+
 pub(super) async fn agent(State(worker): State<Worker>, Path((_, agent)): Path<(String, String)>) -> Reply {
-    let agent = find(&worker.town().borrow(), &agent)?.id;
-    let resolved = worker.configs().resolved(&agent).masked();
-    let config = worker.configs().show(&Layer::Agent(agent));
-    Ok(success(StatusCode::OK, &json!({ "config": config, "resolved": resolved })))
+    let agent = find(&worker.town().borrow(), &agent)?;
+    Ok(show(&worker, &Layer::of(&agent)))
 }
 
 pub(super) async fn patch_agent(
     State(worker): State<Worker>,
-    Path((town, agent)): Path<(String, String)>,
+    Path((_, agent)): Path<(String, String)>,
     JsonBody(patch): Patch,
 ) -> Reply {
-    let id = find(&worker.town().borrow(), &agent)?.id;
-    change(&worker, Layer::Agent(id.clone()), patch).await?;
-    tell(&worker, &id).await?;
-    self::agent(State(worker), Path((town, agent))).await
+    let agent = find(&worker.town().borrow(), &agent)?;
+    change(&worker, Layer::of(&agent), patch, |other| other.id == agent.id).await
 }
 
-async fn change(worker: &Worker, layer: Layer, patch: Map<String, Value>) -> Result<(), Failure> {
-    let configs = Arc::clone(worker.configs());
-    let changed = tokio::task::spawn_blocking(move || configs.patch(&layer, patch)).await;
-    match changed {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(PatchError::Config(error))) => Err(Failure::new(ErrorCode::BadRequest, error.to_string())),
+/// A role by its name.
+fn known(role: &str) -> Result<Role, Failure> {
+    role.parse().map_err(|error: town::UnknownName| Failure::new(ErrorCode::NotFound, error.to_string()))
+}
+
+/// What a layer says itself, what comes of it and those below it, and where each value of that is from.
+fn show(worker: &Worker, layer: &Layer) -> Response {
+    success(StatusCode::OK, &worker.configs().explain(layer))
+}
+
+/// Changes a layer, and tells the relay of the agents that it is for.
+async fn change(
+    worker: &Worker,
+    layer: Layer,
+    patch: Map<String, Value>,
+    is_for: impl Fn(&Agent) -> bool,
+) -> Reply {
+    let (configs, changed) = (Arc::clone(worker.configs()), layer.clone());
+    match tokio::task::spawn_blocking(move || configs.patch(&changed, patch)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(PatchError::Config(error))) => {
+            return Err(Failure::new(ErrorCode::BadRequest, error.to_string()));
+        }
         Ok(Err(PatchError::File(error))) => {
             tracing::error!(error = &error as &dyn std::error::Error, "a config cannot be kept");
-            Err(Failure::new(ErrorCode::Internal, "the config cannot be kept: the worker's log says why"))
+            return Err(Failure::new(
+                ErrorCode::Internal,
+                "the config cannot be kept: the worker's log says why",
+            ));
         }
-        Err(error) => Err(Failure::new(ErrorCode::Internal, error.to_string())),
+        Err(error) => return Err(Failure::new(ErrorCode::Internal, error.to_string())),
     }
-}
-
-/// The wrapper has it with its next command, and so from its next turn on.
-async fn tell(worker: &Worker, agent: &AgentId) -> Result<(), Failure> {
-    Ok(worker.relay().configure(agent, worker.configs().resolved(agent).seal()).await?)
+    let town = worker.town().borrow().clone();
+    for agent in town.agents().values().filter(|agent| is_for(agent)) {
+        // The wrapper has it with its next command, and so from its next turn on. A relay that is away is told when it is back.
+        if !worker.configs().tell(&**worker.relay(), agent).await {
+            break;
+        }
+    }
+    Ok(show(worker, &layer))
 }

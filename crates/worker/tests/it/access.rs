@@ -38,7 +38,8 @@ async fn p17_every_route_lets_in_exactly_those_whose_credentials_reach_it() {
                 town.register("toast", false).await;
             }
             let method: Method = route.method.parse().unwrap();
-            let path = route.path.replace("{town}", "main").replace("{agent}", "toast");
+            let path =
+                route.path.replace("{town}", "main").replace("{agent}", "toast").replace("{role}", "crew");
             let status = with(town.plain(method, &path)).send().await.unwrap().status();
             let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             // The login page says 401 to a wrong token, whoever brings it.
@@ -67,7 +68,8 @@ async fn p17_every_route_of_the_table_is_mounted_and_none_is_named_twice() {
     let mut seen = BTreeSet::new();
     for route in ROUTES {
         assert!(seen.insert((route.method, route.path)), "{} {} is there twice", route.method, route.path);
-        let path = route.path.replace("{town}", "main").replace("{agent}", "nobody");
+        let path =
+            route.path.replace("{town}", "main").replace("{agent}", "nobody").replace("{role}", "crew");
         let response = town.request(route.method.parse().unwrap(), &path).send().await.unwrap();
         let text = response.text().await.unwrap();
         assert!(

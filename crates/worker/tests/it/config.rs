@@ -27,6 +27,33 @@ async fn a_config_goes_with_the_launch_the_greeting_and_every_command() {
 }
 
 #[tokio::test]
+async fn the_config_of_a_role_is_told_to_its_agents_and_says_where_it_is_from() {
+    let town = TestWorker::start().await;
+    patch(&town, "config", &json!({ "variant": "low" })).await;
+    patch(&town, "roles/polecat/config", &json!({ "system": "be brief", "variant": "high" })).await;
+    let answered = patch(&town, "roles/mayor/config", &json!({ "system": "plan" })).await;
+    assert_eq!(answered["resolved"], json!({ "system": "plan", "variant": "low" }));
+    let wrapper = town.launch("toast").await;
+    let mut link = FakeLink::connect(&wrapper).await;
+    assert_eq!(told(&link), json!({ "variant": "high", "system": "be brief" }));
+
+    patch(&town, "roles/polecat/config", &json!({ "system": null })).await;
+    let nothing = json!({});
+    tokio::join!(town.post("/api/towns/main/agents/toast/abort", &nothing), link.command());
+    assert_eq!(told(&link), json!({ "variant": "high" }));
+    let shown = town.get("/api/towns/main/agents/toast/config").await;
+    assert_eq!(
+        *shown.data(),
+        json!({ "config": {}, "resolved": { "variant": "high" }, "from": { "variant": "role/polecat" } })
+    );
+    let unknown = town.get("/api/towns/main/roles/cook/config").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    assert!(unknown.refusal().1.contains("mayor, polecat"), "{unknown:?}");
+    drop(link);
+    town.stop().await;
+}
+
+#[tokio::test]
 async fn p19_a_config_is_read_masked_and_is_in_no_journal() {
     let town = TestWorker::start().await;
     town.register("toast", false).await;
@@ -34,7 +61,7 @@ async fn p19_a_config_is_read_masked_and_is_in_no_journal() {
     let answered = patch(&town, "agents/toast/config", &own).await;
     assert_eq!(answered["config"], json!({ "env": { "KEY": "***" } }));
     assert_eq!(answered["resolved"], answered["config"]);
-    for path in ["", "/config", "/agents", "/agents/toast", "/agents/toast/config"] {
+    for path in ["", "/config", "/roles/polecat/config", "/agents", "/agents/toast", "/agents/toast/config"] {
         let text = town.request(Method::GET, &format!("/api/towns/main{path}")).send().await.unwrap();
         let text = text.text().await.unwrap();
         assert!(!text.contains("canary"), "{path}: {text}");
@@ -50,7 +77,7 @@ async fn p19_a_config_is_read_masked_and_is_in_no_journal() {
 async fn a_config_that_is_not_understood_is_refused_and_says_why() {
     let town = TestWorker::start().await;
     town.register("toast", false).await;
-    for path in ["config", "agents/toast/config"] {
+    for path in ["config", "roles/polecat/config", "agents/toast/config"] {
         let body = json!({ "colour": "canary" });
         let request = town.request(Method::PATCH, &format!("/api/towns/main/{path}")).json(&body);
         let refused = answer(request).await;
