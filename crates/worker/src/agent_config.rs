@@ -19,6 +19,7 @@ use protocol::{
 use relay::{ApiError, RelayApi};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
 use town::{Agent, Role};
 
 /// Name of the file in the data folder.
@@ -127,6 +128,8 @@ pub(crate) struct Explained {
 pub(crate) struct AgentConfigs {
     path: PathBuf,
     layers: Mutex<Layers>,
+    /// Says that the relay has an older config of some agent.
+    untold: Notify,
 }
 
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -152,7 +155,7 @@ impl AgentConfigs {
             Err(source) => return Err(ConfigFileError::File { path, source }),
         };
         layers.check(&path)?;
-        Ok(Self { path, layers: Mutex::new(layers) })
+        Ok(Self { path, layers: Mutex::new(layers), untold: Notify::new() })
     }
 
     /// What comes of a layer and those below it: for an agent's own, what it is run with.
@@ -196,7 +199,13 @@ impl AgentConfigs {
             }
             Err(_) => tracing::warn!(%agent, "the relay does not answer: its config is not there yet"),
         }
+        self.untold.notify_one();
         false
+    }
+
+    /// Waits until a relay did not take a config.
+    pub(crate) async fn untold(&self) {
+        self.untold.notified().await;
     }
 
     /// Changes a layer: keys that are named get their new value, `null` takes one away, of `env` and `tools` each name by itself.

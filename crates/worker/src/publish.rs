@@ -1,30 +1,83 @@
-//! The journal's copy at a relay in another process: whoever reads there (clients, the check of share links) reads what the
-//! worker's own store says, at the same positions.
+//! What a relay in another process is told of the town, and told again whenever it was away: the journal's copy, so that whoever
+//! reads there (clients, the check of share links) reads what the worker's own store says, at the same positions; and what agents
+//! are run with, which a relay keeps in memory only.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use protocol::{ErrorCode, Event, IdError, LogId, NewEvent, Seq, TownId, limits};
+use futures_util::StreamExt as _;
+use protocol::{ErrorCode, Event, IdError, LogId, NewEvent, Seq, TownId, frame::StartAt, limits};
 use relay::{
-    ApiError, RelayApi as _,
-    client::{Acked, Client, Producer},
+    ApiError, Delivery, RelayApi as _,
+    client::{Acked, Client, Connection, Follow, FollowError, Producer},
 };
 use store::{EventStore, ReadError, ReadLimit};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use town::Town;
 
-/// Wait before a relay that did not take the journal is tried again.
+use crate::agent_config::AgentConfigs;
+
+/// Wait before a relay that did not take what it was told is told again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// Copies a town's journal, and goes on copying it until `shutdown`.
-pub(crate) async fn publish(
-    store: Arc<dyn EventStore>,
-    town: TownId,
-    relay: Client,
-    shutdown: CancellationToken,
-) {
-    let log = LogId::Town(town);
-    let copying = async {
+/// Tells one relay of one town.
+pub(crate) struct Publisher {
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) id: TownId,
+    pub(crate) town: watch::Receiver<Arc<Town>>,
+    pub(crate) configs: Arc<AgentConfigs>,
+    pub(crate) relay: Client,
+}
+
+impl Publisher {
+    /// Tells it until `shutdown`.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.publish()).await;
+    }
+
+    async fn publish(&self) -> Infallible {
+        let log = LogId::Town(self.id.clone());
         loop {
-            if let Err(error) = copy(&*store, &log, &relay).await {
+            // That it is followed says when the relay was away: a copy is asked for, so that it is seen to be there.
+            let follow = self.relay.follow_when_there(log.clone(), Some(StartAt::Head));
+            let connection = follow.connection();
+            let ended = tokio::select! {
+                ended = self.tell_configs(follow) => ended,
+                never = self.copy(&log, connection) => match never {},
+            };
+            if let Err(error) = ended {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the relay does not say any more when it was away: it is asked again");
+            }
+            tokio::time::sleep(TRY_AGAIN).await;
+        }
+    }
+
+    /// Tells it the configs with each connection, and when one was not taken; until it is followed no more.
+    async fn tell_configs(&self, mut follow: Follow) -> Result<(), FollowError> {
+        loop {
+            tokio::select! {
+                delivery = follow.next() => match delivery {
+                    Some(Ok(Delivery::Subscribed { .. })) => {}
+                    Some(Ok(_)) => continue,
+                    Some(Err(error)) => return Err(error),
+                    None => return Ok(()),
+                },
+                () = self.configs.untold() => tokio::time::sleep(TRY_AGAIN).await,
+            }
+            let town = self.town.borrow().clone();
+            for agent in town.agents().values() {
+                if !self.configs.tell(&self.relay, agent).await {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Keeps the copy.
+    async fn copy(&self, log: &LogId, mut connection: watch::Receiver<Connection>) -> Infallible {
+        loop {
+            if let Err(error) = copy(&*self.store, log, &self.relay, &mut connection).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "the relay has no copy of the journal yet"
@@ -32,8 +85,7 @@ pub(crate) async fn publish(
             }
             tokio::time::sleep(TRY_AGAIN).await;
         }
-    };
-    shutdown.run_until_cancelled(copying).await;
+    }
 }
 
 /// Why the copy is behind.
@@ -51,9 +103,14 @@ enum CopyError {
     Differs,
 }
 
-/// Copies as long as that works. The journal's positions are the producer's numbers, and its epoch, which begins with its
+/// Copies as long as that works and the relay is there: one that was away may have lost its copy. The journal's positions are the producer's numbers, and its epoch, which begins with its
 /// first event, is the producer: what was sent twice is kept once, and another journal's copy is known for what it is.
-async fn copy(store: &dyn EventStore, log: &LogId, relay: &Client) -> Result<(), CopyError> {
+async fn copy(
+    store: &dyn EventStore,
+    log: &LogId,
+    relay: &Client,
+    connection: &mut watch::Receiver<Connection>,
+) -> Result<(), CopyError> {
     // Before the first read: what is committed after it wakes the tail.
     let mut tail = store.tail(log);
     while tail.head().is_none() {
@@ -73,7 +130,11 @@ async fn copy(store: &dyn EventStore, log: &LogId, relay: &Client) -> Result<(),
             if !page.records.is_empty() {
                 break page;
             }
-            if tail.changed().await.is_none() {
+            let changed = tokio::select! {
+                head = tail.changed() => head.is_some(),
+                _ = connection.wait_for(|connection| matches!(connection, Connection::Waiting { .. })) => false,
+            };
+            if !changed {
                 return Ok(());
             }
         };

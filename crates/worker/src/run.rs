@@ -30,7 +30,7 @@ use crate::{
     fleet::{Fleet, Outside},
     journal::Journal,
     limits::SERVICE_TOKEN_LIFE,
-    publish::publish,
+    publish::Publisher,
     worker::Inner,
 };
 
@@ -120,7 +120,8 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
     let (followed, end) = (store.clone(), readers.end.clone());
     readers.tasks.spawn(async move { shares.follow(followed, end).await });
     if let Some(relay) = place.remote {
-        readers.tasks.spawn(publish(store, config.town.clone(), relay, readers.end.clone()));
+        let (id, town, configs) = (config.town.clone(), worker.town(), worker.configs().clone());
+        readers.tasks.spawn(Publisher { store, id, town, configs, relay }.run(readers.end.clone()));
     }
     let limits = config.serve;
     let new_token = token_is_new.then_some(token);

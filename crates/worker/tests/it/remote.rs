@@ -1,7 +1,11 @@
 //! A worker whose relay is another process: they share the signing key and nothing else.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use axum::{
+    extract::Request,
+    middleware::{Next, from_fn},
+};
 use futures_util::StreamExt as _;
 use gastown_worker::{Mode, limits::CLIENT_TOKEN_LIFE};
 use protocol::{ErrorCode, LogId, Seq, Timestamp};
@@ -13,13 +17,13 @@ use relay::{
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use store::{EventStore, MemoryStore, ReadLimit, Record, RetentionPolicy};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_tungstenite::{connect_async, tungstenite::Message};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     streams::first_frames,
-    support::{TestWorker, in_time, link::FakeLink},
+    support::{TestWorker, answer, in_time, link::FakeLink},
 };
 
 #[tokio::test]
@@ -33,8 +37,8 @@ async fn a_worker_steers_and_shows_agents_of_a_relay_elsewhere() {
     assert_eq!(wrapper.spec.relay, relay.url());
     let mut link = FakeLink::connect(&wrapper).await;
     let body = json!({ "text": "hello" });
-    let (answer, _) = tokio::join!(town.post("/api/towns/main/agents/toast/message", &body), link.command());
-    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let (sent, _) = tokio::join!(town.post("/api/towns/main/agents/toast/message", &body), link.command());
+    assert_eq!(sent.status, StatusCode::OK, "{sent:?}");
     let shown = town.get("/api/towns/main/agents/toast").await;
     assert_eq!(shown.data()["presence"]["wrapper"], "connected");
 
@@ -107,6 +111,47 @@ async fn the_relay_has_a_copy_of_the_journal_and_another_journal_takes_its_place
 }
 
 #[tokio::test]
+async fn a_relay_that_was_away_is_told_what_agents_are_run_with_and_what_changed_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("signing-key");
+    let relay = RemoteRelay::start(&key).await;
+    let mode = Mode::remote(relay.url(), Some(key.clone()));
+    let town = TestWorker::start_with(|config| config.with_mode(mode)).await;
+    let toast = town.launch("toast").await;
+    let nux = town.launch("nux").await;
+    config(&town, "config", json!({ "variant": "low" })).await;
+    let (address, store) = relay.stop().await;
+
+    config(&town, "agents/toast/config", json!({ "variant": "high" })).await;
+    let mut relay = RemoteRelay::start_at(address, store, &key).await;
+    relay.until_configured(&["nux", "toast"]).await;
+    for (wrapper, variant) in [(toast, "high"), (nux, "low")] {
+        let link = FakeLink::connect(&wrapper).await;
+        assert_eq!(serde_json::to_value(&link.config).unwrap(), json!({ "variant": variant }));
+    }
+    town.stop().await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_comes_back_without_its_store_is_given_the_journal_and_the_configs_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("signing-key");
+    let relay = RemoteRelay::start(&key).await;
+    let mode = Mode::remote(relay.url(), Some(key.clone()));
+    let town = TestWorker::start_with(|config| config.with_mode(mode)).await;
+    town.register("toast", false).await;
+    in_time("the first copy", relay.journal_with("toast")).await;
+    let (address, _) = relay.stop().await;
+
+    let mut relay = RemoteRelay::start_at(address, memory(), &key).await;
+    in_time("the second copy", relay.journal_with("toast")).await;
+    relay.until_configured(&["toast"]).await;
+    town.stop().await;
+    relay.stop().await;
+}
+
+#[tokio::test]
 async fn p17_a_relay_elsewhere_knows_which_share_links_count() {
     let folder = tempfile::tempdir().unwrap();
     let key = folder.path().join("signing-key");
@@ -142,31 +187,63 @@ fn log(name: &str) -> LogId {
     name.parse().unwrap()
 }
 
+async fn config(town: &TestWorker, path: &str, patch: serde_json::Value) {
+    let request = town.request(Method::PATCH, &format!("/api/towns/main/{path}")).json(&patch);
+    assert_eq!(answer(request).await.status, StatusCode::OK);
+}
+
+fn memory() -> Arc<dyn EventStore> {
+    Arc::new(MemoryStore::new(RetentionPolicy::default()))
+}
+
 struct RemoteRelay {
     address: SocketAddr,
     store: Arc<dyn EventStore>,
     shares: Arc<ShareBook>,
     relay: Relay,
+    /// Agents whose config it was given.
+    configured: watch::Receiver<BTreeSet<String>>,
     stop: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
 }
 
 impl RemoteRelay {
     async fn start(key: &Path) -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), memory(), key).await
+    }
+
+    /// One where an earlier one was, over what that left.
+    async fn start_at(address: SocketAddr, store: Arc<dyn EventStore>, key: &Path) -> Self {
         let tickets = Arc::new(TicketBook::new(protocol::Timestamp::default()));
         let shares = Arc::new(ShareBook::default());
         let authority =
             JwtAuthority::new(Keys::load_or_create(key).unwrap(), tickets).with_shares(shares.clone());
-        let store: Arc<dyn EventStore> = Arc::new(MemoryStore::new(RetentionPolicy::default()));
         let relay = Relay::new(store.clone(), Arc::new(authority), RelayConfig::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (given, configured) = watch::channel(BTreeSet::new());
+        let router = relay.router().layer(from_fn(move |request: Request, next: Next| {
+            let (given, path) = (given.clone(), request.uri().path().to_owned());
+            async move {
+                let response = next.run(request).await;
+                let agent = path.strip_prefix("/v1/agents/").and_then(|path| path.strip_suffix("/config"));
+                if let Some(agent) = agent.filter(|_| response.status().is_success()) {
+                    given.send_modify(|agents| _ = agents.insert(agent.to_owned()));
+                }
+                response
+            }
+        }));
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let stopped = stop.clone().cancelled_owned();
-        let serve = serve(listener, relay.router(), ServeLimits::default(), stopped);
+        let serve = serve(listener, router, ServeLimits::default(), stop.clone().cancelled_owned());
         let (book, followed, end) = (shares.clone(), store.clone(), stop.clone());
         let task = tokio::spawn(async move { tokio::join!(serve, book.follow(followed, end)).0 });
-        Self { address, store, shares, relay, stop, task }
+        Self { address, store, shares, relay, configured, stop, task }
+    }
+
+    /// Waits until it was given the configs of these agents.
+    async fn until_configured(&mut self, agents: &[&str]) {
+        let all = |given: &BTreeSet<String>| agents.iter().all(|agent| given.contains(*agent));
+        in_time("the relay is given the configs", self.configured.wait_for(all)).await.unwrap();
     }
 
     /// Its copy of the journal, once that tells of this agent.
@@ -187,9 +264,11 @@ impl RemoteRelay {
         format!("http://{}", self.address)
     }
 
-    async fn stop(self) {
+    /// Goes down in order, and leaves its place and store.
+    async fn stop(self) -> (SocketAddr, Arc<dyn EventStore>) {
         self.relay.drain().await;
         self.stop.cancel();
         in_time("the relay goes down", self.task).await.unwrap().unwrap();
+        (self.address, self.store)
     }
 }
