@@ -8,7 +8,7 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use protocol::{
-    AgentId, CloseCode,
+    AgentId, CloseCode, ErrorBody,
     codec::Frame as _,
     frame::{FromWrapper, ToViewer, ToWrapper},
     limits,
@@ -22,7 +22,7 @@ use tokio_tungstenite::{
     tungstenite::{
         self, Message, Utf8Bytes,
         client::IntoClientRequest as _,
-        http::{HeaderValue, StatusCode, header},
+        http::{HeaderValue, header},
         protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode as WireCloseCode},
     },
 };
@@ -111,7 +111,7 @@ impl Endpoint {
         Ok(Self { url, largest, token, tls: Arc::new(tls(scheme == "wss")?), dial })
     }
 
-    /// Connects. A refusal of the upgrade counts as a close with the code that goes with its status (§8).
+    /// Connects. A refusal of the upgrade in the relay's own words counts as a close with the code that goes with them (§8).
     pub(super) async fn connect(self) -> Result<Connection, Closed> {
         let mut request = self.url.as_str().into_client_request().map_err(|error| refusal(&error))?;
         let mut value = HeaderValue::try_from(format!("Bearer {}", self.token.reveal())).map_err(|_| {
@@ -248,16 +248,18 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut frames: mpsc::Receiver<
     }
 }
 
-/// What a failed connect says.
+/// What a failed connect says. A refusal is the relay's own if it is in the relay's words (§4): a proxy says 401, 403 or 400 while
+/// what is behind it is being changed.
 fn refusal(error: &tungstenite::Error) -> Closed {
     if let tungstenite::Error::Http(response) = error {
-        let code = match response.status() {
-            StatusCode::BAD_REQUEST => CloseCode::BAD_REQUEST,
-            StatusCode::UNAUTHORIZED => CloseCode::UNAUTHENTICATED,
-            StatusCode::FORBIDDEN => CloseCode::FORBIDDEN,
-            _ => return None,
-        };
-        return Some((code, format!("the relay answered {}", response.status())));
+        let said: Option<ErrorBody> =
+            response.body().as_deref().and_then(|body| serde_json::from_slice(body).ok());
+        let status = response.status();
+        let said = said.filter(|said| said.error.code.http_status() == status.as_u16());
+        if said.is_none() {
+            tracing::warn!(%status, "the relay's address is answered by something else");
+        }
+        return said.map(|ErrorBody { error }| (error.code.close(), error.message));
     }
     if is_bad_certificate(error) {
         tracing::error!(
@@ -314,6 +316,24 @@ mod tests {
     fn p19_a_token_is_not_shown() {
         let endpoint = endpoint("http://127.0.0.1:1", "canary").unwrap();
         assert!(!format!("{endpoint:?}").contains("canary"));
+    }
+
+    #[test]
+    fn p5_a_proxy_that_refuses_is_no_verdict_of_the_relay() {
+        let refused = |status: u16, body: &str| {
+            let response = tungstenite::http::Response::builder().status(status);
+            let response = response.body(Some(body.as_bytes().to_vec())).unwrap();
+            refusal(&tungstenite::Error::Http(response.into()))
+        };
+        for status in [400, 401, 403, 404, 409, 502] {
+            for body in ["", "<html>Maintenance</html>", r#"{"error":"unauthenticated"}"#] {
+                assert_eq!(refused(status, body), None, "{status} {body}");
+            }
+        }
+        let own = r#"{"error":{"code":"unauthenticated","message":"the token is of another town"}}"#;
+        let said = Some((CloseCode::UNAUTHENTICATED, "the token is of another town".to_owned()));
+        assert_eq!(refused(401, own), said);
+        assert_eq!(refused(502, own), None, "a proxy that shows it is not the relay that says it");
     }
 
     fn endpoint(relay: &str, token: &str) -> Result<Endpoint, LinkError> {

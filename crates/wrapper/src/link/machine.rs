@@ -25,8 +25,9 @@ const PONG_WITHIN: Duration = Duration::from_millis(limits::PONG_WITHIN_MS);
 const GREETING: Duration = Duration::from_secs(15);
 /// A link that was live for so long was no failure.
 const STABLE: Duration = Duration::from_secs(10);
-/// Refusals in a row after which a link is not tried again: a deployment may swap a relay's key for a moment.
-const REFUSALS: u32 = 3;
+/// A relay that does nothing but refuse for so long means it: a deployment may swap its key for a moment, and a lost link
+/// never stops the agent.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// Commands whose results are remembered.
 const REMEMBERED: usize = 1_024;
 /// When a refused append is sent again, if the relay does not say.
@@ -79,7 +80,8 @@ pub(super) struct Machine {
     backoff: Backoff,
     /// When there was no live link any more.
     down_since: Moment,
-    refusals: u32,
+    /// Since then every attempt was refused.
+    refused_since: Option<Moment>,
     heard_at: Moment,
     /// The relay was asked whether it is there, and has not answered.
     asked_at: Option<Moment>,
@@ -138,7 +140,7 @@ impl Machine {
             commands: Commands::default(),
             backoff: Backoff::new(seed),
             down_since: now,
-            refusals: 0,
+            refused_since: None,
             heard_at: now,
             asked_at: None,
             spoke_at: now,
@@ -221,7 +223,7 @@ impl Machine {
             Phase::Live(live) => {
                 if now.since(live.since) >= STABLE {
                     self.backoff.reset();
-                    self.refusals = 0;
+                    self.refused_since = None;
                 }
                 None
             }
@@ -236,12 +238,12 @@ impl Machine {
                 code @ (CloseCode::BAD_REQUEST | CloseCode::UNAUTHENTICATED | CloseCode::FORBIDDEN),
                 message,
             )) => {
-                self.refusals += 1;
-                if self.refusals >= REFUSALS {
+                let since = *self.refused_since.get_or_insert(now);
+                if now.since(since) >= REFUSED_FOR {
                     return self.phase = Phase::Over(LinkState::Refused { code, message });
                 }
             }
-            Some(_) | None => {}
+            Some(_) | None => self.refused_since = None,
         }
         let until = until.unwrap_or_else(|| now + self.backoff.fail());
         self.phase = Phase::Waiting { until };
@@ -266,7 +268,7 @@ impl Machine {
             }
             (ToWrapper::Ack { through, .. }, Phase::Live(live)) => {
                 live.acked(through);
-                self.refusals = 0;
+                self.refused_since = None;
                 self.actions.push_back(Action::Ack { through });
             }
             (ToWrapper::Nack { first, code, retry_after_ms, .. }, Phase::Live(live)) => {

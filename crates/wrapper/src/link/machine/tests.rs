@@ -182,21 +182,47 @@ fn a_relay_that_goes_down_is_come_back_to_when_it_says() {
 }
 
 #[test]
-fn a_refusal_is_final_after_three_in_a_row_and_anything_else_never_is() {
+fn a_relay_that_does_nothing_but_refuse_for_a_minute_means_it() {
     for code in [CloseCode::BAD_REQUEST, CloseCode::UNAUTHENTICATED, CloseCode::FORBIDDEN] {
         let mut link = Harness::new("");
-        for _ in 0..3 {
-            assert!(link.connects());
-            link.cut(Some(code));
-            link.pass(45_000);
-        }
+        assert!(link.is_refused_for(code, 59_999), "{code:?}");
+        assert!(link.connects(), "however often it was refused");
+        link.cut(Some(code));
         assert!(
             matches!(link.machine.state(), LinkState::Refused { code: said, .. } if said == code),
             "{code:?}"
         );
     }
+}
+
+#[test]
+fn refusals_that_something_else_came_between_are_no_verdict() {
+    let service: [fn(&mut Harness); 3] = [
+        // No relay, another one's word, and an ack.
+        |link| link.cut(None),
+        |link| link.cut(Some(CloseCode::INTERNAL)),
+        |link| {
+            let acked = link.ledger.acked();
+            link.open(acked);
+            link.frame(ack(1));
+            link.cut(Some(CloseCode::UNAUTHENTICATED));
+        },
+    ];
+    for between in service {
+        let mut link = Harness::new("s");
+        for _ in 0..10 {
+            assert!(link.is_refused_for(CloseCode::UNAUTHENTICATED, 50_000));
+            between(&mut link);
+            link.pass(45_000);
+        }
+        assert!(link.connects());
+    }
+}
+
+#[test]
+fn p5_nothing_but_a_refusal_is_ever_final() {
     let mut link = Harness::new("");
-    for code in [CloseCode::INTERNAL, CloseCode::STALLED, CloseCode::RATE_LIMITED, CloseCode(1006)].repeat(10)
+    for code in [CloseCode::INTERNAL, CloseCode::STALLED, CloseCode::RATE_LIMITED, CloseCode(1006)].repeat(30)
     {
         assert!(link.connects());
         link.cut(Some(code));
@@ -435,6 +461,20 @@ impl Harness {
         self.machine.handle_connected(self.now);
         self.run();
         self.frame(ToWrapper::Welcome { protocol: 1, acked, limits: self.limits, config: None });
+    }
+
+    /// Refuses every attempt within this time. Returns whether it would try again.
+    fn is_refused_for(&mut self, code: CloseCode, ms: u64) -> bool {
+        let end = self.now + Duration::from_millis(ms);
+        while self.now < end && self.connects() {
+            self.cut(Some(code));
+            // It stops where the next attempt begins.
+            self.pass(u64::try_from(end.since(self.now).as_millis()).unwrap());
+        }
+        if !self.connects() {
+            self.pass(45_000);
+        }
+        self.connects()
     }
 
     fn frame(&mut self, frame: ToWrapper) {
