@@ -1,9 +1,9 @@
 //! The local HTTP API (§10): one agent's jobs, on loopback, with a bearer token.
 
 mod routes;
+mod serve;
 
 use std::{
-    future::IntoFuture as _,
     io::Write as _,
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
@@ -135,7 +135,7 @@ pub struct Api {
     address: SocketAddr,
     file: PathBuf,
     stop: CancellationToken,
-    server: AbortOnDropHandle<std::io::Result<()>>,
+    server: AbortOnDropHandle<()>,
 }
 
 impl Api {
@@ -159,8 +159,7 @@ impl Api {
         publish(&file, &serde_json::json!({ "port": address.port(), "token": secret }))?;
         let stop = CancellationToken::new();
         let router = routes::router(Token::new(secret), status, link, requests);
-        let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-        let server = AbortOnDropHandle::new(tokio::spawn(server.into_future()));
+        let server = AbortOnDropHandle::new(tokio::spawn(serve::serve(listener, router, stop.clone())));
         Ok(Self { address, file, stop, server })
     }
 

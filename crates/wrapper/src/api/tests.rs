@@ -2,6 +2,10 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use protocol::PermissionReply;
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::*;
 use crate::link::LinkState;
@@ -226,6 +230,24 @@ async fn a_wrapper_that_ends_leaves_nobody_waiting() {
     let url = format!("http://{}/job/abort", api.address());
     let request = client().post(url).bearer_auth(file["token"].as_str().unwrap());
     assert_eq!(answer(request).await.0, 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p17_strangers_who_say_nothing_keep_nobody_out() {
+    let served = Served::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..serve::CONNECTIONS {
+        silent.push(TcpStream::connect(served.api.address()).await.unwrap());
+    }
+    // Half a header is none either.
+    silent[0].write_all(b"GET /health HTTP/1.1\r\nauthor").await.unwrap();
+    assert_eq!(served.get("health").await.0, 200);
+    for mut stream in silent {
+        let mut said = Vec::new();
+        // It is closed, with a word or without.
+        let _ = stream.read_to_end(&mut said).await;
+        assert!(!said.starts_with(b"HTTP/1.1 200"));
+    }
 }
 
 struct Served {
