@@ -24,6 +24,7 @@ mod exit;
 mod git;
 mod guard;
 pub mod link;
+mod log_file;
 mod log_tail;
 mod metrics;
 mod options;

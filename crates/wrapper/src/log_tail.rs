@@ -4,10 +4,11 @@ use std::{
     borrow::Cow,
     collections::VecDeque,
     fmt, io,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::redact::Redactor;
+use crate::{log_file::LogFile, redact::Redactor};
 
 /// Lines that are kept.
 pub(crate) const LINES: usize = 200;
@@ -19,6 +20,7 @@ const LINE_BYTES: usize = 1_024;
 #[derive(Clone, Default)]
 pub struct LogTail {
     lines: Arc<Mutex<VecDeque<String>>>,
+    file: Arc<Mutex<Option<LogFile>>>,
     secrets: Redactor,
 }
 
@@ -27,6 +29,14 @@ impl LogTail {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// If stderr is a file in this folder, it is turned at a size.
+    pub(crate) fn turn_in(&self, folder: &Path) {
+        match LogFile::of(io::stderr(), folder) {
+            Ok(file) => *self.file() = file,
+            Err(error) => tracing::warn!(%error, "the log's file cannot be watched: it may grow without end"),
+        }
     }
 
     /// What no line has in it, and nothing else that the wrapper says.
@@ -53,6 +63,10 @@ impl LogTail {
         shown
     }
 
+    fn file(&self) -> MutexGuard<'_, Option<LogFile>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn kept(&self) -> MutexGuard<'_, VecDeque<String>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,7 +75,11 @@ impl LogTail {
 impl io::Write for LogTail {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
         let said = String::from_utf8_lossy(text);
-        io::stderr().write_all(self.keep(&said).as_bytes())?;
+        let shown = self.keep(&said);
+        io::stderr().write_all(shown.as_bytes())?;
+        if let Some(file) = &mut *self.file() {
+            file.grew(shown.len())?;
+        }
         Ok(text.len())
     }
 

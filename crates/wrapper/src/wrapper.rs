@@ -129,6 +129,7 @@ pub async fn run_in(
     options.log.secrets().hide_variables(variables());
     let clock = Clock::start();
     let state = StateDir::open(&options.state_dir)?;
+    options.log.turn_in(state.path());
     let (directory, workspace) = work_folder(&options, &state)?;
     let generation = state.next_generation(options.generation)?;
     let config = LinkConfig {
