@@ -1,7 +1,9 @@
 //! What a wrapper keeps on disk beside its outbox: its generation, the session it goes on with, and what that is to be told first.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -14,7 +16,8 @@ pub(super) struct StateDir(PathBuf);
 impl StateDir {
     /// Makes the folder if it is not there.
     pub(super) fn open(path: &Path) -> Result<Self, RunError> {
-        fs::create_dir_all(path).map_err(doing("make the folder"))?;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(doing("make the folder"))?;
         Ok(Self(path.canonicalize().map_err(doing("find the folder"))?))
     }
 
@@ -64,11 +67,13 @@ impl StateDir {
         }
     }
 
-    /// Whole or not at all: a wrapper may die at any time.
+    /// Whole or not at all: a wrapper may die at any time. It is the owner's alone: it may be what was said.
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
         let draft = self.0.join(format!("{name}.new"));
-        fs::write(&draft, text)?;
-        fs::File::open(&draft)?.sync_all()?;
+        let _ = fs::remove_file(&draft);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
         fs::rename(&draft, self.0.join(name))?;
         fs::File::open(&self.0)?.sync_all()
     }
@@ -98,6 +103,18 @@ mod tests {
         assert_eq!(state.context().unwrap().as_deref(), Some("before\n\nthis"));
         state.keep_context(None).unwrap();
         assert_eq!(state.context().unwrap(), None);
+    }
+
+    #[test]
+    fn p19_what_is_kept_is_for_the_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&folder.path().join("new")).unwrap();
+        // As an earlier run left it that was killed.
+        fs::write(state.path().join("context.new"), "half").unwrap();
+        state.keep_context(Some("what was said")).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(state.path()), mode(&state.path().join("context"))), (0o700, 0o600));
     }
 
     #[test]
