@@ -435,7 +435,17 @@ impl Life {
         let word = |state: State| serde_json::to_value(state).ok()?.as_str().map(ToOwned::to_owned);
         let (events, bytes) = self.book.depth();
         let job = JobStatus {
-            state: state.and_then(word).unwrap_or_else(|| "exited".to_owned()),
+            state: state.and_then(word).unwrap_or_else(|| match self.supervisor.phase() {
+                Phase::Resting { .. } => "starting".to_owned(),
+                Phase::Failed => "failed".to_owned(),
+                Phase::Starting
+                | Phase::Idle
+                | Phase::Active
+                | Phase::Hung
+                | Phase::Draining { .. }
+                | Phase::Stopping
+                | Phase::Stopped => "exited".to_owned(),
+            }),
             session_id: self.session.clone(),
             inflight: inflight.iter().filter_map(|number| self.prompt_names.get(number)).cloned().collect(),
             outbox: OutboxDepth { events, bytes },
