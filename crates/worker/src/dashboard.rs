@@ -41,7 +41,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use protocol::{AgentId, Epoch, ErrorCode, LogId, limits};
 use relay::auth::{Capability, Grant};
 
-use self::live::{feeds::Feeds, fleet::Fleet};
+use self::live::{feeds::Feeds, fleet::Fleet, replay::Replays};
 use crate::Worker;
 
 /// The dashboard's routes: pages, forms, assets, and the streams of `view=html`.
@@ -75,6 +75,7 @@ struct Dashboard {
     worker: Worker,
     feeds: Feeds,
     fleet: Fleet,
+    replays: Replays,
 }
 
 /// Why something was not done, for people.
@@ -96,7 +97,7 @@ impl Dashboard {
         let feeds = Feeds::new(worker.relay().clone(), tasks.clone(), worker.clock().clone());
         let epoch = Epoch::new(&uuid::Uuid::now_v7().simple().to_string());
         let fleet = Fleet::new(worker.clone(), feeds.clone(), tasks, epoch);
-        Self { worker, feeds, fleet }
+        Self { worker, feeds, fleet, replays: Replays::default() }
     }
 
     /// The grant of a request that may do this on this log.

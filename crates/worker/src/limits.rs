@@ -43,5 +43,7 @@ pub const SERVICE_TOKEN_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Life of the token that the worker gives a client for the relay: far longer than a client keeps it, and short enough
 /// that one that leaks is of little use.
 pub const CLIENT_TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
+/// Replays of the past that one credential may watch at a time: each holds a whole log, and renders a page for one viewer.
+pub const REPLAYS: usize = 8;
 /// Life of a share link, if nobody says how long.
 pub const SHARE_LIFE: Duration = Duration::from_secs(24 * 3600);

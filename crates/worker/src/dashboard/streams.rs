@@ -61,7 +61,7 @@ pub(super) async fn agent(
     });
     match (admitted, query.at.zip(query.speed)) {
         (Ok((source, grant)), Some((from, speed))) => {
-            let replay = replay(&dashboard, &source, Seq::new(from), speed).await;
+            let replay = replay(&dashboard, &source, &grant.subject, Seq::new(from), speed).await;
             serve(&dashboard, upgrade, &query, replay.map(|replay| (replay, grant)))
         }
         (admitted, _) => serve(&dashboard, upgrade, &query, admitted),
@@ -72,12 +72,14 @@ pub(super) async fn agent(
 async fn replay(
     dashboard: &Dashboard,
     source: &AgentSource,
+    watcher: &str,
     from: Seq,
     speed: Speed,
 ) -> Result<Replay, ErrorCode> {
     if source.reader == Reader::Guest {
         return Err(ErrorCode::Forbidden);
     }
+    let room = dashboard.replays.room(watcher).ok_or(ErrorCode::RateLimited)?;
     let read = async {
         source.ready().await;
         let log = source.viewing.feed().state().log();
@@ -89,7 +91,7 @@ async fn replay(
         (state.scope(Reader::Reads), state.model().timeline.clone())
     };
     let epoch = Epoch::new(&uuid::Uuid::now_v7().simple().to_string());
-    Replay::begin(past, from, speed, scope, timeline, epoch).ok_or(ErrorCode::NotFound)
+    Replay::begin(room, past, from, speed, scope, timeline, epoch).ok_or(ErrorCode::NotFound)
 }
 
 /// `GET /v1/towns/{town}/stream`.

@@ -1,7 +1,7 @@
 //! The past of an agent, played again from a moment on: a page of its own for each who asks.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,13 +15,16 @@ use super::{
     lock,
     viewer::Source,
 };
-use crate::dashboard::{
-    page::{regions, scrub::Speed},
-    part::Scope,
-    past::{Past, Scene},
-    timeline::Timeline,
-    transcript,
-    tree::Node,
+use crate::{
+    dashboard::{
+        page::{regions, scrub::Speed},
+        part::Scope,
+        past::{Past, Scene},
+        timeline::Timeline,
+        transcript,
+        tree::Node,
+    },
+    limits::REPLAYS,
 };
 
 /// The longest wait for what comes next: nobody watches an agent wait for a night.
@@ -63,9 +66,47 @@ impl Player {
     }
 }
 
+/// The replays that run, by who watches them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Replays(Arc<Mutex<BTreeMap<String, usize>>>);
+
+/// Room for one replay, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Room {
+    replays: Replays,
+    watcher: String,
+}
+
+impl Replays {
+    /// Room for one more, if whoever watches has not too many already.
+    pub(crate) fn room(&self, watcher: &str) -> Option<Room> {
+        let mut running = lock(&self.0);
+        let count = running.entry(watcher.to_owned()).or_default();
+        if *count >= REPLAYS {
+            return None;
+        }
+        *count += 1;
+        drop(running);
+        Some(Room { replays: self.clone(), watcher: watcher.to_owned() })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut running = lock(&self.replays.0);
+        if let Some(count) = running.get_mut(&self.watcher) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(&self.watcher);
+            }
+        }
+    }
+}
+
 /// A replay that is watched.
 pub(crate) struct Replay {
     stage: Arc<Stage>,
+    _room: Room,
     /// It plays for as long as this is held.
     _play: AbortOnDropHandle<()>,
 }
@@ -80,6 +121,7 @@ struct Stage {
 impl Replay {
     /// Plays until the handle is dropped or the log is at its end; nothing of a log that does not reach back to `from`.
     pub(crate) fn begin(
+        room: Room,
         past: Past,
         from: Seq,
         speed: Speed,
@@ -103,7 +145,7 @@ impl Replay {
             }
             on_stage.end();
         };
-        Some(Self { stage, _play: AbortOnDropHandle::new(tokio::spawn(play)) })
+        Some(Self { stage, _room: room, _play: AbortOnDropHandle::new(tokio::spawn(play)) })
     }
 }
 
@@ -144,6 +186,18 @@ mod tests {
     use protocol::{NewEvent, RawData};
 
     use super::*;
+
+    #[test]
+    fn p20_as_many_run_for_one_as_the_limit_says_and_each_that_ends_makes_room() {
+        let replays = Replays::default();
+        let mut rooms = (0..REPLAYS).map(|_| replays.room("operator").unwrap()).collect::<Vec<_>>();
+        assert!(replays.room("operator").is_none());
+        assert!(replays.room("somebody else").is_some());
+        rooms.pop();
+        assert!(replays.room("operator").is_some());
+        rooms.clear();
+        assert!(lock(&replays.0).is_empty());
+    }
 
     #[test]
     fn it_goes_as_fast_as_it_went_or_ten_times_as_fast() {
