@@ -1,4 +1,5 @@
-//! What is done after a turn and before its outcome is told: a commit of what it changed, and a summary of its session (§10).
+//! What is done after a turn and before its outcome is told: a commit of what it changed, and a summary of its session (§10). When
+//! an agent was drained, what it left is committed as work in progress before its exit is told.
 //!
 //! [`AfterTurn`] is that work while it runs: it says events, of which the last one is always a `completed`, `skipped` or `failed`.
 //! Each step has a limit, so that it ends whatever `git`, a hook or the agent server does. What it does not do: it holds no event
@@ -20,12 +21,15 @@ use serde_json::Value;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
+    time::timeout,
 };
 
 use crate::{git::Git, runtime::AgentControl};
 
 /// Events of this work that may wait to be said: more than there are.
 const SAID: usize = 8;
+/// How long the commit and push of what a drained agent left may take.
+pub(crate) const LEAVE: Duration = Duration::from_secs(60);
 
 /// What is done after a turn whose own config does not say.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -77,6 +81,9 @@ pub(crate) struct CommitJob {
     pub(crate) leave_out: Option<PathBuf>,
     /// How long what runs hooks may take.
     pub(crate) hook_limit: Duration,
+    /// The agent was ended in the middle of it: it is committed as work in progress, without hooks, and nothing is said if there
+    /// is nothing.
+    pub(crate) wip: bool,
 }
 
 /// The work after a turn, while it is done. Dropping it gives it up: what it runs is ended.
@@ -111,6 +118,20 @@ impl AfterTurn {
         let (say, said) = mpsc::channel(SAID);
         let (closes, seen) = watch::channel(0);
         let task = tokio::spawn(work(job, Voice(say), seen));
+        Self { said, closes, open: None, task }
+    }
+
+    /// Commits what an agent that is gone left behind.
+    pub(crate) fn leave(commit: CommitJob) -> Self {
+        let (say, said) = mpsc::channel(SAID);
+        let (closes, _) = watch::channel(0);
+        let task = tokio::spawn(async move {
+            let voice = Voice(say);
+            if timeout(LEAVE, commit.run(None, &voice)).await.is_err() {
+                let message = format!("it took longer than {} s", LEAVE.as_secs());
+                voice.say(Said::failed(Part::Commit, message)).await;
+            }
+        });
         Self { said, closes, open: None, task }
     }
 
@@ -191,7 +212,7 @@ async fn work(job: Job, voice: Voice, closes: watch::Receiver<u64>) {
     if let Some(commit) = commit {
         match spoilt {
             Some(reason) => voice.say(Said::skipped(Part::Commit, reason)).await,
-            None => commit.run(&*control, &voice).await,
+            None => commit.run(Some(&*control), &voice).await,
         }
     }
     if let Some(model) = condense {

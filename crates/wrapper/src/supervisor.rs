@@ -27,8 +27,9 @@ pub(crate) const BACK_OFF: Duration = Duration::from_secs(1);
 pub(crate) const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 /// How long a turn may go on after a signal to end.
 pub(crate) const SIGNAL_GRACE: Duration = Duration::from_secs(10);
-/// How long a turn may go on after `stop` with `drain` (§10, health: 30 min is the worker's).
-pub(crate) const DRAIN_GRACE: Duration = Duration::from_secs(600);
+/// How long a turn may go on after `stop` with `drain`: within the ten minutes that a worker waits there is the commit of what it
+/// left, too.
+pub(crate) const DRAIN_GRACE: Duration = Duration::from_secs(540);
 
 /// Where the wrapper's agent is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +99,8 @@ pub(crate) struct Supervisor {
     /// How the wrapper is to end, once that is known.
     exit: Option<Exit>,
     reason: &'static str,
+    /// It was never to end at once.
+    drains: bool,
     transitions: VecDeque<Transition>,
 }
 
@@ -109,6 +112,7 @@ impl Supervisor {
             deaths: VecDeque::new(),
             exit: None,
             reason: "stopped",
+            drains: false,
             transitions: VecDeque::new(),
         }
     }
@@ -126,6 +130,11 @@ impl Supervisor {
     /// Why the agent was stopped, as `agent.exited` says it.
     pub(crate) fn reason(&self) -> &'static str {
         self.reason
+    }
+
+    /// Whether it is stopped, and there is time to do it well.
+    pub(crate) fn drains(&self) -> bool {
+        self.drains
     }
 
     /// The next change of state that was not told yet.
@@ -216,6 +225,7 @@ impl Supervisor {
         if self.phase.is_over() {
             return;
         }
+        self.drains = after_turn.is_some() && (self.drains || self.exit.is_none());
         if self.exit.is_none() {
             self.exit = Some(exit);
             self.reason = reason;

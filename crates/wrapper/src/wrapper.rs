@@ -7,6 +7,7 @@ mod carried_out;
 mod commands;
 mod history;
 mod life;
+mod parting;
 mod state_dir;
 mod turn_end;
 mod workspace;

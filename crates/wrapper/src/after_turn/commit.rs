@@ -31,8 +31,9 @@ const UNFINISHED: &[&str] = &[
 
 impl CommitJob {
     /// Does it, and says how it ended.
-    pub(super) async fn run(&self, control: &dyn AgentControl, voice: &Voice) {
+    pub(super) async fn run(&self, control: Option<&dyn AgentControl>, voice: &Voice) {
         let ended = match self.commit(control, voice).await {
+            Ok(Err(SkipReason::Clean)) if self.wip => return,
             Ok(Ok(completed)) => Said::new("wrapper.auto_commit.completed", &completed, None),
             Ok(Err(reason)) => Said::skipped(Part::Commit, reason),
             Err(error) => Said::failed(Part::Commit, error.to_string()),
@@ -42,7 +43,7 @@ impl CommitJob {
 
     async fn commit(
         &self,
-        control: &dyn AgentControl,
+        control: Option<&dyn AgentControl>,
         voice: &Voice,
     ) -> Result<Result<AutoCommitCompleted, SkipReason>, GitError> {
         let Some(repository) = self.look().await? else { return Ok(Err(SkipReason::NoRepository)) };
@@ -50,13 +51,13 @@ impl CommitJob {
             Ok(plan) => plan,
             Err(reason) => return Ok(Err(reason)),
         };
-        let started = AutoCommitStarted { branch: branch.clone(), paths: repository.status.changed };
-        voice.say(Said::new("wrapper.auto_commit.started", &started, Some(Part::Commit))).await;
         self.stage().await?;
         if self.git.find(&["diff", "--cached", "--quiet"]).await?.is_some() {
             // What differs cannot be added: the inside of a submodule, for one.
             return Ok(Err(SkipReason::Clean));
         }
+        let started = AutoCommitStarted { branch: branch.clone(), paths: repository.status.changed };
+        voice.say(Said::new("wrapper.auto_commit.started", &started, Some(Part::Commit))).await;
         let message = self.message(control).await;
         let hooks_skipped = self.record(&message).await?;
         let hash = self.git.run(LOCAL, &["rev-parse", "HEAD"]).await?;
@@ -107,20 +108,13 @@ impl CommitJob {
         pathspec
     }
 
-    async fn message(&self, control: &dyn AgentControl) -> String {
-        let written = match timeout(MESSAGE, control.commit_message()).await {
-            Ok(Ok(written)) => Some(written),
-            Ok(Err(CommandError::Unsupported { .. })) => None,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the agent writes no message for the commit");
-                None
-            }
-            Err(_) => {
-                tracing::warn!("the agent takes too long to write a message for the commit");
-                None
-            }
+    async fn message(&self, control: Option<&dyn AgentControl>) -> String {
+        let written = match control {
+            Some(control) => written_by(control).await,
+            None => None,
         };
-        message(written.as_deref(), self.prompt.as_deref(), &self.agent, &self.session)
+        let message = message(written.as_deref(), self.prompt.as_deref(), &self.agent, &self.session);
+        if self.wip { format!("WIP: {message}") } else { message }
     }
 
     /// Makes the commit; without the hooks if it cannot be made with them. Returns what failed with them.
@@ -128,6 +122,10 @@ impl CommitJob {
         let git = self.as_somebody().await?;
         let message = format!("--message={message}");
         let arguments = ["commit", "--quiet", "--cleanup=whitespace", message.as_str()];
+        if self.wip {
+            // Half of a work passes no checks, and there is no time for them.
+            return git.without_hooks().run(LOCAL, &arguments).await.map(|_| None);
+        }
         let Err(error) = git.run(self.hook_limit, &arguments).await else { return Ok(None) };
         // Hooks that set files right fail as well, and what they changed belongs to the commit.
         self.stage().await?;
@@ -154,6 +152,7 @@ impl CommitJob {
         };
         completed.upstream = Some(format!("{remote}/{branch}"));
         let git = self.git.clone().with_setting("advice.pushUpdateRejected=false");
+        let git = if self.wip { git.without_hooks() } else { git };
         // The commit by its hash, to a branch by its full name: nothing in the repository's settings makes more of it, and
         // without a `+` it is never forced.
         let refspec = format!("{}:refs/heads/{branch}", completed.hash);
@@ -163,6 +162,22 @@ impl CommitJob {
                 completed.not_pushed = Some(why_not_pushed(&error));
                 completed.detail = Some(error.to_string());
             }
+        }
+    }
+}
+
+/// The agent's own message, if it writes one in time.
+async fn written_by(control: &dyn AgentControl) -> Option<String> {
+    match timeout(MESSAGE, control.commit_message()).await {
+        Ok(Ok(written)) => Some(written),
+        Ok(Err(CommandError::Unsupported { .. })) => None,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the agent writes no message for the commit");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("the agent takes too long to write a message for the commit");
+            None
         }
     }
 }

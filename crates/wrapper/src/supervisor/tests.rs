@@ -179,6 +179,19 @@ proptest! {
     }
 }
 
+#[test]
+fn only_an_agent_that_was_never_to_end_at_once_is_drained() {
+    let asked = |graces: &[Option<u64>]| {
+        let mut supervisor = running();
+        for grace in graces {
+            supervisor.stop(Moment::START, "stopped", Exit::Done, grace.map(Duration::from_millis));
+        }
+        supervisor.drains()
+    };
+    assert!(!asked(&[]) && asked(&[Some(10)]) && asked(&[Some(10), Some(5)]));
+    assert!(!asked(&[None]) && !asked(&[Some(10), None]) && !asked(&[None, Some(10)]));
+}
+
 fn happening() -> impl Strategy<Value = Happens> {
     prop_oneof![
         Just(Happens::Started),

@@ -153,7 +153,7 @@ impl Life {
         Some(Job { commit, condense, spoilt, control })
     }
 
-    fn commit_job(&self, session: &str, upstream_branch: Option<String>) -> Option<CommitJob> {
+    pub(super) fn commit_job(&self, session: &str, upstream_branch: Option<String>) -> Option<CommitJob> {
         let options = &self.setup.options;
         let guard = options.guard_command("auto-commit").inspect_err(|error| {
             tracing::error!(%error, "no commit can be made");
@@ -166,6 +166,7 @@ impl Life {
             upstream_branch,
             leave_out: options.keep_output.clone(),
             hook_limit: Duration::from_secs(options.after_turn.hook_limit),
+            wip: false,
         })
     }
 }

@@ -137,10 +137,13 @@ impl Life {
 
     /// Ends the agent, or gives its start up.
     pub(super) async fn stop(&mut self) {
+        if self.parts().await {
+            return;
+        }
         self.give_up_after_turn("the agent is being ended").await;
         if let Some(starting) = self.starting.take() {
             starting.abort();
-            self.exited(self.supervisor.reason().to_owned(), None).await;
+            return self.part(None).await;
         }
         match &mut self.agent {
             Some(agent) if !agent.stopping => {
@@ -172,7 +175,7 @@ impl Life {
         let is_meant = self.supervisor.phase() == Phase::Stopping;
         match (ended, hangs) {
             (Ended::Died(Failed { exit_code: code, .. }) | Ended::Exited { code, .. }, _) if is_meant => {
-                self.exited(self.supervisor.reason().to_owned(), code).await;
+                self.part(code).await;
             }
             (Ended::Died(failed), _) => self.died(failed).await,
             (Ended::Exited { code, .. }, Some(message)) => {
@@ -195,7 +198,7 @@ impl Life {
         self.book.say("agent.failed", failed).await;
     }
 
-    async fn exited(&mut self, reason: String, code: Option<i32>) {
+    pub(super) async fn exited(&mut self, reason: String, code: Option<i32>) {
         self.supervisor.exited(&reason);
         self.book.say("agent.exited", &Exited { reason, code }).await;
     }

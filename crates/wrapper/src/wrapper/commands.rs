@@ -50,6 +50,9 @@ impl Life {
             Command::Ping => self.reply(to, Ok(None)).await,
             Command::Stop { drain } => {
                 let (reason, grace) = if drain { ("drained", Some(DRAIN_GRACE)) } else { ("stopped", None) };
+                if drain {
+                    self.announce_drain().await;
+                }
                 self.supervisor.stop(self.clock.now(), reason, Exit::Done, grace);
                 self.reply(to, Ok(None)).await;
             }
@@ -263,7 +266,7 @@ impl Life {
         }
     }
 
-    fn prompt(
+    pub(super) fn prompt(
         &mut self,
         to: AnswerTo,
         prompt: Prompt,
@@ -332,7 +335,7 @@ impl Life {
         }
     }
 
-    async fn reply(&mut self, to: AnswerTo, result: Result<Option<Value>, ErrorDetail>) {
+    pub(super) async fn reply(&mut self, to: AnswerTo, result: Result<Option<Value>, ErrorDetail>) {
         // The words may be those of the agent's server.
         let result = result.map_err(|error| {
             let message = self.setup.options.log.secrets().text(&error.message).into_owned();

@@ -29,6 +29,7 @@ use super::{
     agent::Agent,
     carried_out::CarriedOut,
     commands::{AnswerTo, HandedOn},
+    parting::Parting,
     user_messages,
 };
 use crate::{
@@ -81,6 +82,8 @@ pub(super) struct Life {
     pub(super) config_error: Option<ConfigError>,
     /// What is done after a turn, and what waits for it.
     pub(super) after: Afterwards,
+    /// What is done when the agent is gone, and before that is told.
+    pub(super) parting: Option<Parting>,
     pub(super) coalescer: Coalescer,
     /// What the coalescer gave and is to be said.
     pub(super) out: Vec<NewEvent>,
@@ -151,6 +154,7 @@ impl Life {
             configs: Configs::of(config),
             config_error: None,
             after: Afterwards::default(),
+            parting: None,
             coalescer: Coalescer::default(),
             out: Vec::new(),
             tree: None,
@@ -196,6 +200,7 @@ impl Life {
             tokio::select! {
                 signal = next_signal(self.agent.as_mut()), if listens => self.signals(signal).await,
                 said = self.after.next() => self.after_turn_said(said).await,
+                said = Parting::next(self.parting.as_mut()) => self.parting_said(said).await,
                 Some(done) = self.tasks.join_next() => if let Ok(done) = done { self.done(done).await },
                 Some((id, command)) = link.commands.recv() => {
                     // The config that came with it, or with the greeting before it.

@@ -12,8 +12,9 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use base64::Engine as _;
-use gastown_wrapper::{Exit, Options};
+use gastown_wrapper::{Exit, Options, ShutdownLevel};
 use protocol::{
+    Command, Delivery,
     agent::{AutoCommitCompleted, WorkspaceReady},
     view::Lifecycle,
 };
@@ -23,6 +24,7 @@ use tokio::{net::TcpListener, time::timeout};
 
 use super::{
     after_turn::git,
+    puppet::Puppet,
     wrapper::{SOON, World, Wrapper, is_idle},
 };
 
@@ -47,6 +49,60 @@ async fn an_agent_works_on_a_branch_of_its_own_and_its_commits_reach_the_remote(
     let at = |kind: &str| kinds.iter().position(|found| found == kind).unwrap();
     assert!(at("wrapper.workspace.ready") < at("agent.started"));
     world.wrapper.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn p7_what_a_drained_agent_left_is_committed_and_pushed_before_its_exit_is_told() {
+    let mut world = world(|_| {}).await;
+    world.until(is_idle).await;
+    std::fs::write(work(&world).join("half"), "half").unwrap();
+    assert_eq!(world.wrapper.end().await.unwrap(), Exit::Done);
+    let completed: AutoCommitCompleted = data(&world, "wrapper.auto_commit.completed");
+    assert!(completed.pushed && completed.subject.starts_with("WIP: "), "{completed:?}");
+    assert_eq!(git(&remote(&world), &["show", "gt/a1/app-1:half"]), "half");
+    let kinds = world.relay.kinds();
+    let commits = ["wrapper.auto_commit.started", "wrapper.auto_commit.completed", "agent.exited"];
+    assert_eq!(kinds[kinds.len() - 3..], commits);
+}
+
+#[tokio::test]
+async fn an_agent_that_is_ended_at_once_or_left_nothing_commits_nothing() {
+    let mut world = world(|_| {}).await;
+    world.until(is_idle).await;
+    world.wrapper.end().await.unwrap();
+    assert!(!world.relay.kinds().iter().any(|kind| kind.starts_with("wrapper.auto_commit")));
+    start(&mut world, |_| {});
+    world.until(is_idle).await;
+    std::fs::write(work(&world).join("half"), "half").unwrap();
+    world.wrapper.trigger.ask(ShutdownLevel::Now);
+    timeout(SOON, &mut world.wrapper.run).await.unwrap().unwrap().unwrap();
+    assert!(!world.relay.kinds().iter().any(|kind| kind.starts_with("wrapper.auto_commit")));
+    assert!(work(&world).join("half").exists());
+}
+
+#[tokio::test]
+async fn an_agent_that_works_is_told_that_it_ends_after_its_turn() {
+    let puppet = Puppet::new();
+    let mut world = World::played(&puppet, |options| {
+        let folder = options.dir.parent().unwrap().to_owned();
+        repository(&folder);
+        set(&folder, options);
+    })
+    .await;
+    world.prompt("Work").await;
+    puppet.begins_turn("msg_1").await;
+    world.until(|view| !is_idle(view)).await;
+    assert!(world.command(&json!({ "type": "stop", "drain": true })).await.ok);
+    let told = puppet.told(2).await;
+    let Command::Prompt(told) = &told[1] else { panic!("it is a message") };
+    assert_eq!(told.delivery, Delivery::Boundary);
+    assert!(told.parts.as_ref().unwrap()[0]["text"].as_str().unwrap().contains("about to be stopped"));
+    puppet.begins_turn("msg_2").await;
+    std::fs::write(work(&world).join("half"), "half").unwrap();
+    puppet.ends_turn().await;
+    assert_eq!(timeout(SOON, &mut world.wrapper.run).await.unwrap().unwrap().unwrap(), Exit::Done);
+    let completed: AutoCommitCompleted = data(&world, "wrapper.auto_commit.completed");
+    assert_eq!(completed.subject, "WIP: fix it");
 }
 
 #[tokio::test]
@@ -236,17 +292,22 @@ async fn world(configure: impl FnOnce(&mut Options)) -> World {
     World::start_with(
         &json!({ "bash": { "command": "echo line >> notes", "description": "write" } }),
         |folder, options| {
-            git(folder, &["init", "--quiet", "--bare", "--initial-branch", "trunk", "remote.git"]);
-            git(folder, &["clone", "--quiet", "remote.git", "seed"]);
-            let seed = folder.join("seed");
-            git(&seed, &["switch", "--quiet", "--create", "trunk"]);
-            commit(&seed, "begin");
-            git(&seed, &["push", "--quiet", "--set-upstream", "origin", "trunk"]);
+            repository(folder);
             set(folder, options);
             configure(options);
         },
     )
     .await
+}
+
+/// Makes `remote.git`, whose default branch is `trunk`, and a clone of it.
+fn repository(folder: &Path) {
+    git(folder, &["init", "--quiet", "--bare", "--initial-branch", "trunk", "remote.git"]);
+    git(folder, &["clone", "--quiet", "remote.git", "seed"]);
+    let seed = folder.join("seed");
+    git(&seed, &["switch", "--quiet", "--create", "trunk"]);
+    commit(&seed, "begin");
+    git(&seed, &["push", "--quiet", "--set-upstream", "origin", "trunk"]);
 }
 
 fn set(folder: &Path, options: &mut Options) {
