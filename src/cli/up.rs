@@ -51,6 +51,7 @@ impl Worker {
 }
 
 async fn serve(args: &ServeArgs, mode: Mode) -> anyhow::Result<Exit> {
+    args.limits.claim_descriptors();
     let mut signals = Signals::follow()?;
     let listener = bind(&args.listen).await?;
     let running = progress::shown("opening the store", start(args.config(mode)?, listener)).await?;

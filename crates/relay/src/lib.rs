@@ -70,6 +70,8 @@ pub mod auth;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "bin")]
+mod limit_args;
+#[cfg(feature = "bin")]
 mod run;
 #[cfg(feature = "server")]
 pub mod server;
@@ -77,6 +79,8 @@ pub mod server;
 #[cfg(any(feature = "client", feature = "server"))]
 pub use api::{ApiError, AppendedAt, Presence, RelayApi};
 pub use delivery::Delivery;
+#[cfg(feature = "bin")]
+pub use limit_args::LimitArgs;
 #[cfg(feature = "bin")]
 pub use run::{
     DataDirArgs, DataDirError, NoHome, RelayArgs, RunError, Running, reachable, service_token, start,

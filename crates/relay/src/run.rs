@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::{Claims, JwtAuthority, KeyError, Keys, Secret, ServiceClaims, ShareBook, TicketBook},
+    limit_args::LimitArgs,
     server::{Relay, RelayConfig, ServeLimits, now, serve},
 };
 
@@ -56,6 +57,9 @@ pub struct RelayArgs {
     /// Where everything is kept
     #[command(flatten)]
     pub data_dir: DataDirArgs,
+    /// How much is kept, and how many may read it.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 /// Where a server keeps everything.
@@ -166,7 +170,9 @@ pub async fn start(args: &RelayArgs, listener: TcpListener) -> Result<Running, R
     let keys = keys(args, &data_dir)?;
     let path = data_dir.join(STORE_FILE);
     let file = path.clone();
-    let opened = tokio::task::spawn_blocking(|| SqliteStore::open(file, SqliteOptions::default())).await;
+    args.limits.claim_descriptors();
+    let options = SqliteOptions::default().with_retention(args.limits.retention());
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(file, options)).await;
     let opened = opened.expect("opening a store does not panic");
     let store: Arc<dyn EventStore> = Arc::new(opened.map_err(|source| RunError::Store { path, source })?);
     let shares = Arc::new(ShareBook::default());
@@ -177,7 +183,8 @@ pub async fn start(args: &RelayArgs, listener: TcpListener) -> Result<Running, R
         None => authority,
     };
     let relay = Relay::new(store.clone(), Arc::new(authority), config(args));
-    Ok(Running { relay, listener, address, store, shares, json: args.json })
+    let (limits, json) = (args.limits.serve(), args.json);
+    Ok(Running { relay, listener, address, store, shares, limits, json })
 }
 
 /// A relay that was started. It must be driven with [`Running::run_until`].
@@ -187,6 +194,7 @@ pub struct Running {
     address: SocketAddr,
     store: Arc<dyn EventStore>,
     shares: Arc<ShareBook>,
+    limits: ServeLimits,
     json: bool,
 }
 
@@ -212,9 +220,9 @@ impl Running {
     /// # Errors
     /// When the listener fails.
     pub async fn run_until(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
-        let Self { relay, listener, store, shares, .. } = self;
+        let Self { relay, listener, store, shares, limits, .. } = self;
         let ends = CancellationToken::new();
-        let serving = serve(listener, relay.router(), ServeLimits::default(), ends.clone().cancelled_owned());
+        let serving = serve(listener, relay.router(), limits, ends.clone().cancelled_owned());
         let serving = async {
             let served = serving.await;
             ends.cancel();
@@ -262,7 +270,8 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn config(args: &RelayArgs) -> RelayConfig {
-    let config = args.allow_host.iter().fold(RelayConfig::default(), |config, host| config.with_host(host));
+    let config = RelayConfig::default().with_viewers(args.limits.viewers());
+    let config = args.allow_host.iter().fold(config, |config, host| config.with_host(host));
     if args.open_metrics { config.with_open_metrics() } else { config }
 }
 
@@ -276,7 +285,15 @@ fn keys(args: &RelayArgs, data_dir: &Path) -> Result<Keys, RunError> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Defaults {
+        #[command(flatten)]
+        limits: LimitArgs,
+    }
 
     #[tokio::test]
     async fn p17_an_address_that_is_not_loopback_needs_a_key_and_a_name() {
@@ -342,6 +359,7 @@ mod tests {
             allow_host: Vec::new(),
             town: None,
             open_metrics: false,
+            limits: Defaults::parse_from(["relay"]).limits,
             service_token: None,
             json: false,
             data_dir: DataDirArgs { data_dir: Some(dir.to_owned()) },

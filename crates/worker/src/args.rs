@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use protocol::TownId;
-use relay::{DataDirArgs, NoHome};
+use relay::{DataDirArgs, LimitArgs, NoHome};
 
 use crate::{Mode, Running, WorkerConfig};
 
@@ -47,6 +47,9 @@ pub struct ServeArgs {
     /// Where everything is kept.
     #[command(flatten)]
     pub data_dir: DataDirArgs,
+    /// How much is kept, and how many may read it.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }
 
 impl WorkerArgs {
@@ -69,7 +72,9 @@ impl ServeArgs {
         let config = WorkerConfig::new(self.data_dir.path()?)
             .with_town(self.town.clone())
             .with_mode(mode)
-            .with_stop_agents_on_exit(!self.leave_agents);
+            .with_stop_agents_on_exit(!self.leave_agents)
+            .with_viewers(self.limits.viewers())
+            .with_retention(self.limits.retention());
         let config = self.allow_host.iter().fold(config, |config, host| config.with_allowed_host(host));
         Ok(match &self.public_url {
             Some(url) => config.with_public_url(url),
@@ -145,11 +150,16 @@ mod tests {
             "a",
             "--public-url",
             "https://a",
+            "--log-events",
+            "9",
+            "--viewers",
+            "8",
         ];
         let args = parse(&line).unwrap();
         let config = args.serve.config(args.mode()).unwrap();
         assert_eq!((config.town.as_str(), config.data_dir), ("east", PathBuf::from("/d")));
         assert!(!config.stop_agents_on_exit);
+        assert_eq!((config.retention.agent.events, config.viewers.in_all), (9, 8));
         assert_eq!(
             (config.allowed_hosts, config.public_url),
             (vec!["a".to_owned()], Some("https://a".to_owned()))

@@ -3,8 +3,8 @@
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use protocol::TownId;
-use relay::server::ServeLimits;
-use store::EventStore;
+use relay::server::{ServeLimits, ViewerLimits};
+use store::{EventStore, RetentionPolicy};
 
 use crate::{
     Clock, Launcher,
@@ -41,6 +41,10 @@ pub struct WorkerConfig {
     pub reconnect_grace: Duration,
     /// What its listener takes.
     pub serve: ServeLimits,
+    /// How many streams the relay inside it takes.
+    pub viewers: ViewerLimits,
+    /// How much of which log is kept in its SQLite file.
+    pub retention: RetentionPolicy,
     /// Its store, where that is not an SQLite file in the data folder.
     pub store: Option<Arc<dyn EventStore>>,
     /// Its launcher, where that is not the local one.
@@ -90,6 +94,8 @@ impl WorkerConfig {
             drain_grace: DRAIN_GRACE,
             reconnect_grace: RECONNECT_GRACE,
             serve: ServeLimits::default(),
+            viewers: ViewerLimits::default(),
+            retention: RetentionPolicy::default(),
             store: None,
             launcher: None,
             clock: Clock::system(),
@@ -163,6 +169,21 @@ impl WorkerConfig {
     #[must_use]
     pub fn with_serve(mut self, limits: ServeLimits) -> Self {
         self.serve = limits;
+        self
+    }
+
+    /// With room for so many streams, of the relay and of the listener.
+    #[must_use]
+    pub fn with_viewers(mut self, viewers: ViewerLimits) -> Self {
+        self.serve = self.serve.for_viewers(&viewers);
+        self.viewers = viewers;
+        self
+    }
+
+    /// With logs that are kept so long.
+    #[must_use]
+    pub fn with_retention(mut self, retention: RetentionPolicy) -> Self {
+        self.retention = retention;
         self
     }
 

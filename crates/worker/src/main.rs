@@ -38,6 +38,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let listen = &args.serve.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    args.serve.limits.claim_descriptors();
     let config = args.serve.config(args.mode())?.with_wrapper_command(vec![wrapper().into()]);
     let running = start(config, listener).await?;
     std::io::stdout().write_all(args.serve.announcement(&running).as_bytes())?;

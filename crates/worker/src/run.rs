@@ -318,6 +318,7 @@ impl Relaying {
             Mode::Embedded => {
                 let relay_config =
                     names.hosts().iter().fold(RelayConfig::default(), |config, host| config.with_host(host));
+                let relay_config = relay_config.with_viewers(config.viewers);
                 let relay = Relay::new(store.clone(), authority.clone(), relay_config);
                 let url = format!("http://{}", reachable(address));
                 Ok(Self { api: Arc::new(relay.clone()), url, embedded: Some(relay), remote: None })
@@ -367,7 +368,8 @@ async fn open_store(config: &WorkerConfig) -> Result<Arc<dyn EventStore>, StartE
         Mode::Remote { .. } => "worker.db",
     };
     let path = config.data_dir.join(name);
-    let open = move || SqliteStore::open(path, SqliteOptions::default());
+    let options = SqliteOptions::default().with_retention(config.retention);
+    let open = move || SqliteStore::open(path, options);
     let store = tokio::task::spawn_blocking(open).await.expect("opening a store does not panic")?;
     Ok(Arc::new(store))
 }

@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 use self::connection::Connection;
-use super::crowd::Crowd;
+use super::{ViewerLimits, crowd::Crowd};
 
 /// Connections that may wait to be accepted: a fleet that comes back at once. The system drops what comes beyond, and
 /// the other side tries again after a second; by default it lets 128 wait.
@@ -37,6 +37,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Connections beside streams: links, pages, who is refused.
 const BESIDE: usize = 4_000;
+/// Those of one address.
+const BESIDE_OF_ADDRESS: usize = 256;
 
 /// What one listener takes (§11).
 #[derive(Debug, Clone, Copy)]
@@ -65,10 +67,21 @@ impl Default for ServeLimits {
             idle_timeout: Duration::from_millis(limits::IDLE_MS),
             headers: limits::HEADERS,
             header_bytes: limits::HEADER_BYTES,
-            connections: limits::VIEWERS + BESIDE,
-            per_address: 2 * limits::VIEWERS_PER_ADDRESS,
+            connections: 0,
+            per_address: 0,
             drain: Duration::from_millis(limits::DRAIN_MS),
         }
+        .for_viewers(&ViewerLimits::default())
+    }
+}
+
+impl ServeLimits {
+    /// The same, with room for these streams, for links and for other requests beside them.
+    #[must_use]
+    pub fn for_viewers(mut self, viewers: &ViewerLimits) -> Self {
+        self.connections = viewers.in_all + BESIDE;
+        self.per_address = viewers.per_address + BESIDE_OF_ADDRESS;
+        self
     }
 }
 
