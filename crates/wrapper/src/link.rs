@@ -24,7 +24,7 @@ use crate::{
 use connection::Endpoint;
 pub use dial::{Dial, Io};
 use driver::{Driver, Input};
-pub(crate) use log::Log;
+pub(crate) use log::{Log, Past};
 use machine::{Identity, Machine};
 
 /// Commands that the wrapper has not taken yet; more are refused as `rate_limited`.

@@ -11,13 +11,13 @@ use protocol::{
 };
 use serde_json::{Map, Value, json};
 
-pub(crate) use catch_up::{catch_up, is_answered, is_idle};
+pub(crate) use catch_up::{Known, catch_up, is_answered, is_idle};
 pub(crate) use summary::summary;
 
 /// The events that close what the death of an agent server left open, in the order of §3: texts whole, tools as errors, their
 /// messages as complete, asks as cancelled, sessions as idle.
 pub(crate) fn broken_off(view: &SessionView, time: Timestamp) -> Vec<NewEvent> {
-    let mut events = unfinished(view, time, |_| true);
+    let mut events = unfinished(view, time, |_, _| true);
     events.append(&mut cancelled_asks(view, time));
     for session in view.sessions() {
         if session.is_turn_open() || session.status().is_busy() {
@@ -28,14 +28,28 @@ pub(crate) fn broken_off(view: &SessionView, time: Timestamp) -> Vec<NewEvent> {
     events
 }
 
-/// The events that close what is unfinished in these sessions: texts whole, tools as errors, then their messages as complete.
-fn unfinished(view: &SessionView, time: Timestamp, is_over: impl Fn(&str) -> bool) -> Vec<NewEvent> {
+/// The events that close what an earlier run left open, where that is known only while the next one goes on: `before` is the fold of
+/// what was said until this run began. What this run began itself is left alone; sessions become idle by what the agent says of them.
+pub(crate) fn left_open(view: &SessionView, before: &SessionView, time: Timestamp) -> Vec<NewEvent> {
+    let mut events = unfinished(view, time, |_, message| before.message(message.id()).is_some());
+    let left = view.pending().into_iter().filter(|ask| before.ask(&ask.key()).is_some());
+    events.extend(left.map(|ask| cancelled(ask, time)));
+    events
+}
+
+/// The events that close what is unfinished of these messages, each named with its session: texts whole, tools as errors, then the
+/// messages as complete.
+fn unfinished(
+    view: &SessionView,
+    time: Timestamp,
+    is_over: impl Fn(&str, &MessageView) -> bool,
+) -> Vec<NewEvent> {
     let mut texts = Vec::new();
     let mut tools = Vec::new();
     let mut messages = Vec::new();
-    for session in view.sessions().into_iter().filter(|session| is_over(session.id())) {
+    for session in view.sessions() {
         for message in session.messages() {
-            if !is_unfinished(message) {
+            if !is_unfinished(message) || !is_over(session.id(), message) {
                 continue;
             }
             for part in message.parts() {

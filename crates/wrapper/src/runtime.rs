@@ -165,6 +165,10 @@ pub trait AgentControl: Send + Sync + fmt::Debug {
         Err(CommandError::Unsupported { what: "condense its session" })
     }
 
+    /// Has the agent say once more how things are: a [`Signal::CaughtUp`] comes, as if the stream had broken off. An agent of which
+    /// nothing else is known than what it says itself does nothing.
+    fn say_again(&self) {}
+
     /// Ends the agent with every process it began. Returns when it is gone.
     async fn stop(&self);
 }

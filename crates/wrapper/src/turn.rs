@@ -184,6 +184,11 @@ impl Turns {
         self.runs()
     }
 
+    /// These user messages were there before.
+    pub(crate) fn knows(&mut self, messages: impl IntoIterator<Item = String>) {
+        self.known.extend(messages);
+    }
+
     /// Takes an event of the agent's log.
     pub(crate) fn event(&mut self, now: Moment, event: &NewEvent) {
         if event.session.as_deref() != Some(self.root.as_str()) {

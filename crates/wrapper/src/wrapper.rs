@@ -154,7 +154,8 @@ pub async fn run_in(
         None => None,
     };
 
-    let said = history::recall(&outbox, &link.handle(), log).await?;
+    let history::Recalled { said, unread } =
+        history::recall(&outbox, &link.handle(), log, generation).await?;
     let is_resumed = said.is_some();
     let mut book = Book::new(said.unwrap_or_default(), outbox.clone(), clock, options.log.secrets().clone());
     if let Some(folder) = &options.keep_output
@@ -168,6 +169,7 @@ pub async fn run_in(
     let life = Life::new(
         life::Setup { options, runtime, directory, workspace, state, generation, clock, status },
         book,
+        unread,
         link.handle(),
         shutdown,
     )?;

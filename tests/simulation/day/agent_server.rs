@@ -12,7 +12,7 @@ use protocol::{Command, NewEvent, Prompt, agent::Failed, frame::RuntimeInfo};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, sleep, sleep_until},
 };
@@ -123,6 +123,7 @@ impl AgentRuntime for AgentServer {
         }
         let (signals, receiver) = mpsc::channel(SIGNALS);
         let (commands, inbox) = mpsc::channel(8);
+        let again = Arc::new(Notify::new());
         let resumed = start.resume.as_deref() == Some(SESSION);
         let process = Process {
             server: self.clone(),
@@ -130,6 +131,7 @@ impl AgentRuntime for AgentServer {
             clock: start.clock,
             signals,
             commands: inbox,
+            again: again.clone(),
             turn: VecDeque::new(),
             step_at: None,
             beat_at: Instant::now() + HEARTBEAT,
@@ -142,7 +144,7 @@ impl AgentRuntime for AgentServer {
             resumed,
             context_limits: BTreeMap::new(),
             signals: receiver,
-            control: Arc::new(Control { commands, task: Mutex::new(Some(task)) }),
+            control: Arc::new(Control { commands, again, task: Mutex::new(Some(task)) }),
         })
     }
 }
@@ -153,6 +155,7 @@ type Asked = (Command, oneshot::Sender<()>);
 #[derive(Debug)]
 struct Control {
     commands: mpsc::Sender<Asked>,
+    again: Arc<Notify>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -166,6 +169,10 @@ impl AgentControl for Control {
         let answered = tokio::time::timeout(Duration::from_secs(30), answered).await;
         answered.map_err(|_| gone())?.map_err(|_| gone())?;
         Ok(None)
+    }
+
+    fn say_again(&self) {
+        self.again.notify_one();
     }
 
     async fn stop(&self) {
@@ -192,6 +199,7 @@ struct Process {
     clock: Clock,
     signals: mpsc::Sender<Signal>,
     commands: mpsc::Receiver<Asked>,
+    again: Arc<Notify>,
     /// What is still to be done in the turn that runs, each after a while.
     turn: VecDeque<(Duration, Step)>,
     step_at: Option<Instant>,
@@ -252,6 +260,7 @@ impl Process {
             biased;
             _ = self.condition.changed() => Ok(()),
             () = at(hung_at) => Ok(()),
+            () = self.again.notified(), if !is_frozen && !is_cut => self.catch_up().await,
             asked = self.commands.recv(), if !is_frozen => {
                 let (command, answer) = asked.ok_or(Unheard)?;
                 self.carry_out(command);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use protocol::{
-    CloseCode, ErrorCode,
+    CloseCode, ErrorCode, Event,
+    agent::Resumed,
     codec::{DecodeError, Frame as _},
     frame::ToViewer,
     view::SessionView,
@@ -15,9 +16,18 @@ use super::{
 };
 
 /// The log of the agent that a link is for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Log {
     endpoint: Endpoint,
+}
+
+/// What was said in a log by now.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    /// The fold of all of it.
+    pub(crate) whole: SessionView,
+    /// The fold of what was said before the run of the wrapper that asks began; nothing, if the log does not say (any more) that it did.
+    pub(crate) before: SessionView,
 }
 
 /// Why a log was not read.
@@ -39,10 +49,11 @@ impl Log {
         Ok(Self { endpoint })
     }
 
-    /// The fold of all that the relay has by now.
-    pub(crate) async fn fold(self) -> Result<SessionView, LogError> {
-        let mut view = SessionView::default();
-        let mut connection = self.endpoint.connect().await.map_err(ended)?;
+    /// What the relay has by now, and what of it was said before the run with this generation.
+    pub(crate) async fn read(&self, generation: u64) -> Result<Past, LogError> {
+        let mut whole = SessionView::default();
+        let mut before = None;
+        let mut connection = self.endpoint.clone().connect().await.map_err(ended)?;
         loop {
             let text = match connection.next().await {
                 Heard::Text(text) => text,
@@ -50,7 +61,14 @@ impl Log {
                 Heard::Closed(closed) => return Err(ended(closed)),
             };
             match ToViewer::decode(text.as_bytes())? {
-                ToViewer::Events { events, .. } => events.iter().for_each(|event| view.apply(event)),
+                ToViewer::Events { events, .. } => {
+                    for event in &events {
+                        if begins_run(event, generation) {
+                            before.get_or_insert_with(|| whole.clone());
+                        }
+                        whole.apply(event);
+                    }
+                }
                 ToViewer::Live { .. } => break,
                 ToViewer::Error { code, message, .. } => return Err(LogError::Error { code, message }),
                 // It is not read for so long that a heartbeat is to be answered.
@@ -66,8 +84,14 @@ impl Log {
             }
         }
         Connection::close(connection, CloseCode::NORMAL, "it was read").await;
-        Ok(view)
+        Ok(Past { whole, before: before.unwrap_or_default() })
     }
+}
+
+/// Whether a run of the wrapper says with this that it goes on with the agent.
+fn begins_run(event: &Event, generation: u64) -> bool {
+    &*event.kind == "wrapper.resumed"
+        && event.data.parse::<Resumed>().is_ok_and(|resumed| resumed.generation == generation)
 }
 
 fn ended(closed: Option<(CloseCode, String)>) -> LogError {

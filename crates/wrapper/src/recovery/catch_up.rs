@@ -11,31 +11,52 @@ use serde_json::{Value, json};
 use super::{cancelled, event, idle_status, unfinished};
 use crate::{runtime::ServerState, session_tree::SessionTree};
 
+/// What a fold knows of the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// What the log has.
+    Log,
+    /// What was said since this run of the wrapper began: the log could not be read yet.
+    ThisRun,
+}
+
 /// The events that bring the fold to what the server says: what is new or different, then what is gone, then asks, then what was
 /// broken off, then status.
 ///
 /// A server stores a text only when it ends. A text that was streamed and has not ended there is therefore never replaced by the
-/// shorter one that the server has. And it does not know that what its death broke off has ended: that is not opened again.
+/// shorter one that the server has, nor is an empty one told where nothing runs that could go on with it. And it does not know that
+/// what its death broke off has ended: that is not opened again.
 pub(crate) fn catch_up(
     view: &SessionView,
+    known: Known,
     state: &ServerState,
     tree: &mut SessionTree,
     time: Timestamp,
 ) -> Vec<NewEvent> {
     let mut events = sessions(view, state, tree, time);
+    let now = Comparison { view, known, state, tree, time };
     let mut there = BTreeSet::new();
     for message in &state.messages {
-        events.extend(message_and_parts(view, message, tree, time, &mut there));
+        events.extend(now.message_and_parts(message, &mut there));
     }
     events.extend(removed_messages(view, state, tree, time, &there));
     events.extend(asks(view, state, tree, time));
     let mut view = with(view.clone(), &events);
     // Nothing goes on in an idle session: what is unfinished there was broken off by the death of a server, unheard.
-    let broken = unfinished(&view, time, |session| is_told(state, session) && is_idle(state, session));
+    let broken = unfinished(&view, time, |session, _| is_told(state, session) && is_idle(state, session));
     view = with(view, &broken);
     events.extend(broken);
     events.extend(statuses(&view, state, tree, time));
     events
+}
+
+/// A fold, and what the server says by now.
+struct Comparison<'c> {
+    view: &'c SessionView,
+    known: Known,
+    state: &'c ServerState,
+    tree: &'c SessionTree,
+    time: Timestamp,
 }
 
 /// Whether the newest message of a session is no user's that waits for an answer.
@@ -84,45 +105,63 @@ fn sessions(
     events
 }
 
-fn message_and_parts(
-    view: &SessionView,
-    message: &Value,
-    tree: &SessionTree,
-    time: Timestamp,
-    there: &mut BTreeSet<String>,
-) -> Vec<NewEvent> {
-    let mut events = Vec::new();
-    let info = &message["info"];
-    let (Some(id), Some(session)) = (text(info, "id"), text(info, "sessionID")) else { return events };
-    if !tree.holds(session) {
-        return events;
+impl Comparison<'_> {
+    fn message_and_parts(&self, message: &Value, there: &mut BTreeSet<String>) -> Vec<NewEvent> {
+        let mut events = Vec::new();
+        let info = &message["info"];
+        let (Some(id), Some(session)) = (text(info, "id"), text(info, "sessionID")) else { return events };
+        if !self.tree.holds(session) {
+            return events;
+        }
+        there.insert(id.to_owned());
+        let known = self.view.message(id);
+        if known.is_none() && !self.is_new(session) {
+            return events;
+        }
+        let was_ended = known.and_then(MessageView::info).is_some_and(|known| known.time.completed.is_some());
+        let is_opened_again = was_ended && info["time"]["completed"].is_null();
+        if !same(known.and_then(MessageView::raw_info), info) && !is_opened_again {
+            let data = json!({ "sessionID": session, "info": info });
+            events.push(event(self.time, "message.updated", session, &data));
+        }
+        let no_parts = Vec::new();
+        let parts = message["parts"].as_array().unwrap_or(&no_parts);
+        for part in parts {
+            let Some(part_id) = text(part, "id") else { continue };
+            let is_news = match known.and_then(|known| known.part(part_id)) {
+                Some(known) => is_news(known, part),
+                None => !(is_begun_text(part) && is_idle(self.state, session)),
+            };
+            if is_news {
+                let data = json!({ "sessionID": session, "part": part });
+                events.push(event(self.time, "message.part.updated", session, &data));
+            }
+        }
+        let gone = |known: &&PartView| parts.iter().all(|part| text(part, "id") != Some(known.id()));
+        for part in known.into_iter().flat_map(MessageView::parts).filter(gone) {
+            let data = json!({ "sessionID": session, "messageID": id, "partID": &**part.id() });
+            events.push(event(self.time, "message.part.removed", session, &data));
+        }
+        events
     }
-    there.insert(id.to_owned());
-    let known = view.message(id);
-    let was_ended = known.and_then(MessageView::info).is_some_and(|known| known.time.completed.is_some());
-    let is_opened_again = was_ended && info["time"]["completed"].is_null();
-    if !same(known.and_then(MessageView::raw_info), info) && !is_opened_again {
-        events.push(event(time, "message.updated", session, &json!({ "sessionID": session, "info": info })));
-    }
-    let no_parts = Vec::new();
-    let parts = message["parts"].as_array().unwrap_or(&no_parts);
-    for part in parts {
-        let Some(part_id) = text(part, "id") else { continue };
-        if known.and_then(|known| known.part(part_id)).is_none_or(|known| is_news(known, part)) {
-            events.push(event(
-                time,
-                "message.part.updated",
-                session,
-                &json!({ "sessionID": session, "part": part }),
-            ));
+
+    /// Whether a message of this session that the fold does not know was never told.
+    fn is_new(&self, session: &str) -> bool {
+        match self.known {
+            Known::Log => true,
+            // What it does not know of a session may have been told by an earlier run, but what it knows of it is new.
+            Known::ThisRun => {
+                self.view.session(session).is_some_and(|session| !session.messages().is_empty())
+            }
         }
     }
-    let gone = |known: &&PartView| parts.iter().all(|part| text(part, "id") != Some(known.id()));
-    for part in known.into_iter().flat_map(MessageView::parts).filter(gone) {
-        let data = json!({ "sessionID": session, "messageID": id, "partID": &**part.id() });
-        events.push(event(time, "message.part.removed", session, &data));
-    }
-    events
+}
+
+/// Whether a part is a text of which the server has nothing but its beginning.
+fn is_begun_text(part: &Value) -> bool {
+    matches!(text(part, "type"), Some("text" | "reasoning"))
+        && text(part, "text").unwrap_or_default().is_empty()
+        && part["time"]["end"].is_null()
 }
 
 /// Whether the server's part says something that was not emitted.

@@ -57,7 +57,7 @@ fn a_stored_text_does_not_replace_the_longer_one_that_was_streamed() {
     let view = in_the_middle_of_a_turn();
     let mut state = stored(&view);
     state.messages[1]["parts"][0]["text"] = "".into();
-    assert_eq!(catch_up(&view, &state, &mut tree(), now()), []);
+    assert_eq!(catch_up(&view, Known::Log, &state, &mut tree(), now()), []);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn what_a_death_broke_off_is_not_opened_again_by_a_server_that_does_not_know_of_
     state.status.clear();
     state.permissions.clear();
     let set_right = with(view.clone(), broken_off(&view, now()));
-    assert_eq!(catch_up(&set_right, &state, &mut tree(), now()), []);
+    assert_eq!(catch_up(&set_right, Known::Log, &state, &mut tree(), now()), []);
 }
 
 #[test]
@@ -76,11 +76,69 @@ fn what_began_and_was_broken_off_unheard_is_told_and_closed() {
     let mut state = stored(&told);
     state.status.clear();
     state.permissions.clear();
-    let view = with(SessionView::default(), catch_up(&SessionView::default(), &state, &mut tree(), now()));
+    let view = with(
+        SessionView::default(),
+        catch_up(&SessionView::default(), Known::Log, &state, &mut tree(), now()),
+    );
     assert!(view.message("m2").unwrap().info().unwrap().time.completed.is_some());
     assert_eq!(view.part("m2", "p2").unwrap().body().tool().unwrap().state.word(), "error");
     assert!(!view.session("s").unwrap().is_turn_open());
-    assert_eq!(catch_up(&view, &state, &mut tree(), now()), [], "there is nothing to say a second time");
+    assert_eq!(
+        catch_up(&view, Known::Log, &state, &mut tree(), now()),
+        [],
+        "there is nothing to say a second time"
+    );
+}
+
+#[test]
+fn the_mere_beginning_of_a_text_that_nobody_goes_on_with_is_not_told() {
+    let mut state = stored(&in_the_middle_of_a_turn());
+    state.status.clear();
+    state.messages[1]["parts"][0]["text"] = "".into();
+    let empty = SessionView::default();
+    let view = with(empty.clone(), catch_up(&empty, Known::Log, &state, &mut tree(), now()));
+    assert!(view.message("m2").is_some() && view.part("m2", "p1").is_none());
+
+    // It is where the server goes on with it: its deltas need to be told of what they are.
+    let mut state = stored(&in_the_middle_of_a_turn());
+    state.messages[1]["parts"][0]["text"] = "".into();
+    let view = with(empty.clone(), catch_up(&empty, Known::Log, &state, &mut tree(), now()));
+    assert!(view.part("m2", "p1").is_some());
+}
+
+#[test]
+fn what_an_unread_log_may_have_is_not_told_anew_but_what_this_run_began_is_compared() {
+    let mut state = stored(&in_the_middle_of_a_turn());
+    state.messages[1]["parts"][0]["text"] = "Hello world".into();
+    state.messages[1]["parts"][0]["time"]["end"] = 9.into();
+    let nothing = SessionView::default();
+    let kinds = |events: Vec<NewEvent>| events.iter().map(|event| event.kind.to_string()).collect::<Vec<_>>();
+    let told = catch_up(&nothing, Known::ThisRun, &state, &mut tree(), now());
+    assert_eq!(kinds(told), ["session.created", "permission.asked", "session.status"]);
+
+    let begun = with(nothing, turn());
+    let view = with(begun.clone(), catch_up(&begun, Known::ThisRun, &state, &mut tree(), now()));
+    assert_eq!(view.part("m2", "p1").unwrap().body().text(), Some("Hello world"));
+}
+
+#[test]
+fn what_an_earlier_run_left_open_is_closed_beside_what_this_one_began() {
+    let before = in_the_middle_of_a_turn();
+    let of_now = |kind: &str, data: Value| event(Timestamp::from_unix_ms(5), kind, "s", &data);
+    let begun = vec![
+        of_now(
+            "message.updated",
+            json!({ "info": { "id": "m3", "sessionID": "s", "role": "assistant", "time": { "created": 5 } } }),
+        ),
+        of_now("permission.asked", json!({ "id": "per_2", "sessionID": "s", "permission": "bash" })),
+    ];
+    let whole = with(before.clone(), begun);
+    let view = with(whole.clone(), left_open(&whole, &before, now()));
+    let text = view.part("m2", "p1").unwrap().body().text_part().unwrap();
+    assert_eq!((text.text.as_str(), text.is_interrupted()), ("Hello wor", true));
+    assert!(view.message("m3").unwrap().info().unwrap().time.completed.is_none());
+    assert_eq!(view.pending().iter().map(|ask| &*ask.id).collect::<Vec<_>>(), ["per_2"]);
+    assert_eq!(left_open(&view, &before, now()), []);
 }
 
 #[test]
@@ -89,7 +147,7 @@ fn a_text_that_ended_meanwhile_is_taken_from_the_server() {
     let mut state = stored(&view);
     state.messages[1]["parts"][0]["text"] = "Hello world".into();
     state.messages[1]["parts"][0]["time"]["end"] = 9.into();
-    let view = with(view.clone(), catch_up(&view, &state, &mut tree(), now()));
+    let view = with(view.clone(), catch_up(&view, Known::Log, &state, &mut tree(), now()));
     assert_eq!(view.part("m2", "p1").unwrap().body().text(), Some("Hello world"));
 }
 
@@ -99,7 +157,7 @@ fn what_the_server_no_longer_has_is_removed() {
     let mut state = stored(&view);
     state.messages[1]["parts"].as_array_mut().unwrap().pop();
     state.messages.remove(0);
-    let view = with(view.clone(), catch_up(&view, &state, &mut tree(), now()));
+    let view = with(view.clone(), catch_up(&view, Known::Log, &state, &mut tree(), now()));
     assert!(view.message("m1").is_none() && view.part("m2", "p2").is_none());
     assert!(view.part("m2", "p1").is_some());
 }
@@ -110,7 +168,7 @@ fn asks_and_status_become_those_of_the_server() {
     let mut state = stored(&view);
     state.permissions = vec![json!({ "id": "per_2", "sessionID": "s", "permission": "edit" })];
     state.status.clear();
-    let view = with(view.clone(), catch_up(&view, &state, &mut tree(), now()));
+    let view = with(view.clone(), catch_up(&view, Known::Log, &state, &mut tree(), now()));
     let open: Vec<&str> = view.pending().iter().map(|ask| &*ask.id).collect();
     assert_eq!(open, ["per_2"]);
     assert!(!view.session("s").unwrap().is_turn_open());
@@ -122,16 +180,16 @@ fn sessions_of_others_are_not_caught_up_with() {
     let mut state = stored(&view);
     state.sessions.push(json!({ "id": "other" }));
     state.messages.push(json!({ "info": { "id": "m9", "sessionID": "other", "role": "user" }, "parts": [] }));
-    assert_eq!(catch_up(&view, &state, &mut tree(), now()), []);
+    assert_eq!(catch_up(&view, Known::Log, &state, &mut tree(), now()), []);
 }
 
 #[test]
 fn catching_up_twice_says_nothing_the_second_time() {
     let empty = SessionView::default();
     let state = stored(&in_the_middle_of_a_turn());
-    let view = with(empty.clone(), catch_up(&empty, &state, &mut tree(), now()));
+    let view = with(empty.clone(), catch_up(&empty, Known::Log, &state, &mut tree(), now()));
     assert_eq!(view.part("m2", "p1").unwrap().body().text(), Some("Hello wor"));
-    assert_eq!(catch_up(&view, &state, &mut tree(), now()), []);
+    assert_eq!(catch_up(&view, Known::Log, &state, &mut tree(), now()), []);
     assert_eq!(
         view.agent().lifecycle,
         Lifecycle::Running(State::Unknown),

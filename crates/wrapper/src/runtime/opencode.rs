@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use protocol::{agent::Failed, frame::RuntimeInfo};
 use serde_json::{Value, json};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -275,6 +275,7 @@ impl AgentServer {
         let (signals, receiver) = mpsc::channel(SIGNALS);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let again = Arc::new(Notify::new());
         let follow = Follow {
             api: api.clone(),
             session: session.clone(),
@@ -282,6 +283,7 @@ impl AgentServer {
             clock: start.clock,
             health: Health::new(start.clock.now(), self.patience),
             gone: process.gone(),
+            again: again.clone(),
         };
         if let Some(state) = state {
             signals.try_send(Signal::CaughtUp(Box::new(state))).expect("nothing was sent yet");
@@ -289,7 +291,7 @@ impl AgentServer {
         let last = signals.try_reserve_owned().expect("there is room for more than one");
         tasks.spawn(drive(self.flavour.name(), follow, stream, last, process, record, stop.clone()));
         let info = RuntimeInfo { name: self.flavour.name().to_owned(), version };
-        let control = Control { api, flavour: self.flavour, session: session.clone(), stop, tasks };
+        let control = Control { api, flavour: self.flavour, session: session.clone(), stop, tasks, again };
         let control = Arc::new(control);
         RunningAgent { info, session, resumed, context_limits, signals: receiver, control }
     }

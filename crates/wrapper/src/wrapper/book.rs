@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use protocol::{NewEvent, Seq, view::SessionView};
+use protocol::{NewEvent, view::SessionView};
 use serde::Serialize;
 
 use super::RunError;
@@ -33,12 +33,15 @@ pub(super) struct Book {
     /// Events that the disk did not take.
     refused: Vec<NewEvent>,
     retry: Option<Moment>,
+    /// What was said since the log began to be read again.
+    meanwhile: Option<Vec<NewEvent>>,
 }
 
 impl Book {
     /// Goes on from what an earlier run said.
     pub(super) fn new(view: SessionView, outbox: Outbox, clock: Clock, secrets: Redactor) -> Self {
-        Self { view, outbox, clock, secrets, keep_in: None, refused: Vec::new(), retry: None }
+        let (refused, retry, meanwhile) = (Vec::new(), None, None);
+        Self { view, outbox, clock, secrets, keep_in: None, refused, retry, meanwhile }
     }
 
     /// Keeps the whole of what is too long for an event in a folder of the work folder.
@@ -63,6 +66,21 @@ impl Book {
         &self.view
     }
 
+    /// The log is about to be read: what is said from here on may be missing from it.
+    pub(super) fn begin_recall(&mut self) {
+        self.meanwhile = Some(Vec::new());
+    }
+
+    /// The log was read, and this is its fold; `None` if it could not be.
+    pub(super) fn recalled(&mut self, fold: Option<SessionView>) {
+        let meanwhile = self.meanwhile.take().unwrap_or_default();
+        let Some(fold) = fold else { return };
+        self.view = fold;
+        for event in meanwhile {
+            self.view.apply(&event.at(self.view.seq().next()));
+        }
+    }
+
     /// Says these events. Returns when they survive the wrapper's death; while the outbox is full that may take a while.
     pub(super) async fn emit(&mut self, mut events: Vec<NewEvent>) {
         for event in &mut events {
@@ -71,7 +89,10 @@ impl Book {
             for cut in trim::fit(event, self.keep_in.as_ref().map(|(_, folder)| folder.as_path())) {
                 self.keep(cut).await;
             }
-            self.view.apply(&event.clone().at(Seq::new(self.view.seq().get() + 1)));
+            self.view.apply(&event.clone().at(self.view.seq().next()));
+        }
+        if let Some(meanwhile) = &mut self.meanwhile {
+            meanwhile.extend(events.iter().cloned());
         }
         self.refused.extend(events);
         if self.retry.is_none() {

@@ -29,6 +29,7 @@ use super::{
     agent::Agent,
     carried_out::CarriedOut,
     commands::{AnswerTo, HandedOn},
+    history::Unread,
     parting::Parting,
     user_messages,
 };
@@ -37,8 +38,8 @@ use crate::{
     api::{ApiRequest, JobStatus, OutboxDepth},
     coalesce::Coalescer,
     config::Configs,
-    link::{Link, LinkHandle, LinkState},
-    recovery,
+    link::{Link, LinkHandle, LinkState, Past},
+    recovery::{self, Known},
     runtime::{AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, shape::ids::Ids},
     session_tree::SessionTree,
     supervisor::{Phase, SIGNAL_GRACE, Supervisor, Transition},
@@ -91,6 +92,8 @@ pub(super) struct Life {
     pub(super) agent: Option<Agent>,
     /// The session to go on with.
     pub(super) session: Option<String>,
+    /// The log, as long as it could not be read.
+    pub(super) unread: Option<Unread>,
     pub(super) starting: Option<AbortHandle>,
     pub(super) tasks: JoinSet<Done>,
     /// What the session is to be told with its first message.
@@ -117,6 +120,9 @@ pub(super) enum Done {
     Started(Result<Result<RunningAgent, Failed>, Duration>),
     Workspace(Box<Result<WorkspaceReady, WorkspaceError>>),
     Stopped,
+    /// Whether the relay could be reached, of which the log is to be read.
+    Reached(bool),
+    Recalled(Option<Box<Past>>),
     Prompt(HandedOn, Result<Option<serde_json::Value>, CommandError>),
     Command(AnswerTo, Option<Key>, Result<Option<serde_json::Value>, CommandError>),
     Abort(AnswerTo, Result<Option<serde_json::Value>, CommandError>),
@@ -126,6 +132,7 @@ impl Life {
     pub(super) fn new(
         setup: Setup,
         book: Book,
+        unread: Option<Unread>,
         link: LinkHandle,
         shutdown: Shutdown,
     ) -> Result<Self, RunError> {
@@ -179,6 +186,7 @@ impl Life {
             shutdown,
             turns,
             session,
+            unread,
         })
     }
 
@@ -189,6 +197,7 @@ impl Life {
         mut requests: mpsc::Receiver<ApiRequest>,
     ) -> (Exit, Link) {
         self.link_changed();
+        self.await_relay();
         loop {
             self.settle().await;
             if self.supervisor.phase().is_over() && self.agent.is_none() && self.starting.is_none() {
@@ -196,7 +205,8 @@ impl Life {
             }
             let wake = self.clock.instant(self.due().unwrap_or_else(|| self.clock.now() + NOTHING_DUE));
             let level = self.level;
-            let listens = self.agent.is_some() && !self.book.is_stuck() && !self.is_held_back();
+            let listens =
+                self.agent.is_some() && !self.book.is_stuck() && !self.is_held_back() && !self.is_recalling();
             tokio::select! {
                 signal = next_signal(self.agent.as_mut()), if listens => self.signals(signal).await,
                 said = self.after.next() => self.after_turn_said(said).await,
@@ -269,7 +279,9 @@ impl Life {
                 self.coalescer.flush(&mut self.out);
                 self.pass_on().await;
                 let Some(tree) = &mut self.tree else { return };
-                let missed = recovery::catch_up(self.book.view(), &state, tree, self.clock.timestamp());
+                let known = if self.unread.is_some() { Known::ThisRun } else { Known::Log };
+                let missed =
+                    recovery::catch_up(self.book.view(), known, &state, tree, self.clock.timestamp());
                 let root = tree.root().map(ToOwned::to_owned);
                 missed.into_iter().for_each(|event| self.event(event));
                 if let Some(root) = root.filter(|root| recovery::is_idle(&state, root)) {
@@ -328,6 +340,8 @@ impl Life {
                     }
                 }
             }
+            Done::Reached(reached) => self.reached(reached).await,
+            Done::Recalled(past) => self.recalled(past).await,
             Done::Prompt(handed_on, result) => self.prompt_done(handed_on, result).await,
             Done::Command(to, ask, result) => self.command_done(to, ask, result).await,
             Done::Abort(to, result) => self.abort_done(to, result).await,

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use gastown_wrapper::runtime::{
-    AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start,
+    AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, ServerState, Signal, Start,
 };
 use protocol::{Command, NewEvent, RawData, Timestamp, agent::Failed, frame::RuntimeInfo, session_of};
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ struct Inside {
     sessions: Vec<String>,
     told: Vec<Command>,
     signals: Option<mpsc::Sender<Signal>>,
+    asked_again: usize,
 }
 
 impl Puppet {
@@ -77,6 +78,17 @@ impl Puppet {
         let signals = self.change(|inside| inside.signals.take()).expect("it runs");
         let failed = Failed { message: "killed".to_owned(), exit_code: Some(137), ..Failed::default() };
         signals.send(Signal::Ended(Ended::Died(failed))).await.expect("the wrapper listens");
+    }
+
+    /// It says how things are, as after its stream broke off.
+    pub(crate) async fn catches_up(&self, state: ServerState) {
+        let signals = self.inside.lock().unwrap().signals.clone().expect("it runs");
+        signals.send(Signal::CaughtUp(Box::new(state))).await.expect("the wrapper listens");
+    }
+
+    /// Waits until it was asked to say once more how things are.
+    pub(crate) async fn is_asked_again(&self) {
+        self.until(|inside| (inside.asked_again > 0).then_some(())).await;
     }
 
     fn session(&self) -> String {
@@ -153,6 +165,10 @@ impl AgentControl for Puppet {
     async fn command(&self, command: Command) -> Result<Option<Value>, CommandError> {
         self.change(|inside| inside.told.push(command));
         Ok(None)
+    }
+
+    fn say_again(&self) {
+        self.change(|inside| inside.asked_again += 1);
     }
 
     async fn stop(&self) {

@@ -1,6 +1,6 @@
 //! A whole wrapper with an agent that the test plays: turns that come to no end, commands over a restart, sessions that are lost.
 
-use gastown_wrapper::Exit;
+use gastown_wrapper::{Exit, runtime::ServerState};
 use protocol::{Command, ErrorCode, Prompt, view::SessionView};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -100,6 +100,44 @@ async fn p5_a_command_that_was_handed_on_is_not_carried_out_again_by_the_next_ru
     let told: Vec<String> = puppet.told(1).await.iter().map(text).collect();
     assert_eq!(told, ["queued"]);
     world.kill().await;
+}
+
+#[tokio::test]
+async fn p1_a_text_that_was_broken_off_is_kept_though_the_relay_is_away_when_the_next_run_begins() {
+    let puppet = Puppet::new();
+    let mut world = World::played(&puppet, |_| {}).await;
+    world.prompt("talk").await;
+    puppet.begins_turn("msg_1").await;
+    puppet.says("msg_2", "half a sent").await;
+    world.until(|view| view.part("msg_2", "prt_msg_2").is_some()).await;
+    world.kill().await;
+    world.relay.is_away(true);
+    world.wrapper = Wrapper::start_played(Wrapper::options(&world.relay, &world.folder), &puppet).await;
+    let session = puppet.started(2).await;
+
+    // The server has the text's beginning, and knows of no end.
+    let info = json!({ "id": "msg_2", "sessionID": session, "role": "assistant", "time": { "created": 2 } });
+    let part = json!({ "id": "prt_msg_2", "messageID": "msg_2", "sessionID": session, "type": "text", "text": "", "time": { "start": 2 } });
+    let stored = ServerState {
+        sessions: vec![json!({ "id": session })],
+        messages: vec![json!({ "info": info, "parts": [part] })],
+        ..ServerState::default()
+    };
+    puppet.catches_up(stored.clone()).await;
+    puppet.begins_turn("msg_3").await;
+    world.relay.is_away(false);
+    puppet.is_asked_again().await;
+    let mut now = stored;
+    now.messages.push(json!({ "info": { "id": "msg_3", "sessionID": session, "role": "user", "time": { "created": 1 } },
+        "parts": [{ "id": "prt_msg_3", "messageID": "msg_3", "sessionID": session, "type": "text", "text": "fix it" }] }));
+    now.status.insert(session, json!({ "type": "busy" }));
+    puppet.catches_up(now).await;
+    puppet.ends_turn().await;
+    let view = world.until(|view| is_idle(view) && view.message("msg_3").is_some()).await;
+    let said = view.part("msg_2", "prt_msg_2").unwrap().body().text_part().cloned().unwrap();
+    assert!(said.is_interrupted() && said.text == "half a sent", "{said:?}");
+    assert!(view.message("msg_2").unwrap().info().unwrap().time.completed.is_some());
+    world.wrapper.end().await.unwrap();
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ use axum::{
         State, WebSocketUpgrade,
         ws::{Message, WebSocket},
     },
-    response::Response,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
     routing::get,
 };
 use gastown_wrapper::{
@@ -296,6 +297,7 @@ pub(crate) struct Relay {
     log: Arc<Mutex<Log>>,
     grown: watch::Sender<u64>,
     cuts: watch::Sender<u64>,
+    is_away: watch::Sender<bool>,
     commands: tokio::sync::broadcast::Sender<ToWrapper>,
 }
 
@@ -313,6 +315,7 @@ impl Relay {
             log: Arc::default(),
             grown: watch::Sender::new(0),
             cuts: watch::Sender::new(0),
+            is_away: watch::Sender::new(false),
             commands: tokio::sync::broadcast::Sender::new(16),
         };
         let router = Router::new()
@@ -341,6 +344,12 @@ impl Relay {
 
     fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Takes no connection, or does again.
+    pub(crate) fn is_away(&self, is_away: bool) {
+        self.is_away.send_replace(is_away);
+        self.cut();
     }
 
     fn supersede(&self) {
@@ -379,6 +388,9 @@ impl Relay {
 }
 
 async fn ingest(State(relay): State<Relay>, upgrade: WebSocketUpgrade) -> Response {
+    if *relay.is_away.borrow() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     upgrade.on_upgrade(move |socket| serve(relay, socket))
 }
 
@@ -411,6 +423,9 @@ fn words(frame: &impl Frame) -> Message {
 
 /// The log as a viewer is given it.
 async fn stream(State(relay): State<Relay>, upgrade: WebSocketUpgrade) -> Response {
+    if *relay.is_away.borrow() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     let log: LogId = "agent/a1".parse().unwrap();
     let events = relay.log.lock().unwrap().events.clone();
     let events: Vec<_> = (1_u64..).zip(events).map(|(seq, event)| event.at(Seq::new(seq))).collect();

@@ -1,11 +1,11 @@
 //! Steers the server: each command is one call of its API, an abort a few.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use protocol::{Command, ModelRef, PermissionReply, Prompt};
 use serde_json::{Map, Value, json};
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -25,6 +25,8 @@ pub(super) struct Control {
     pub(super) session: String,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
+    /// Whoever follows the stream is to take it up anew.
+    pub(super) again: Arc<Notify>,
 }
 
 #[async_trait]
@@ -96,6 +98,10 @@ impl AgentControl for Control {
         let body = json!({ "providerID": model.provider_id, "modelID": model.model_id });
         let path = ["session", self.session.as_str(), "summarize"];
         self.api.post_turn(&path, &body).await.map(drop).map_err(|error| refused(error, "the session"))
+    }
+
+    fn say_again(&self) {
+        self.again.notify_one();
     }
 
     async fn stop(&self) {

@@ -1,13 +1,13 @@
 //! Follows the server's event stream, and takes it up again when it breaks off: what [`Health`] says.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use protocol::{NewEvent, RawData, Timestamp, session_of};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::{sleep, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ pub(super) struct Follow {
     pub(super) health: Health,
     /// The server is gone.
     pub(super) gone: CancellationToken,
+    /// Somebody wants to hear once more what the server says of its sessions.
+    pub(super) again: Arc<Notify>,
 }
 
 /// Why a stream is followed no more.
@@ -69,6 +71,10 @@ impl Follow {
     async fn hand_on(&mut self, stream: &mut EventStream, until: Moment) -> Result<(), Over> {
         let next = tokio::select! {
             next = timeout_at(self.clock.instant(until), stream.next()) => next,
+            () = self.again.notified() => {
+                self.health.lost(self.clock.now(), "its state was asked for".to_owned());
+                return Ok(());
+            }
             // What the server sent before its end is still to be read, also if somebody else holds its socket open.
             () = after(&self.gone, LAST_EVENTS) => return Err(Over::Gone),
         };
