@@ -119,6 +119,8 @@ pub struct ServerState {
     pub permissions: Vec<Value>,
     /// Questions that wait.
     pub questions: Vec<Value>,
+    /// Whether to wait for a network that was lost: asks that wait.
+    pub networks: Vec<Value>,
 }
 
 /// How an agent ended.

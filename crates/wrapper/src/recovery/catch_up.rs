@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use protocol::{
     NewEvent, Timestamp,
-    view::{Ask, MessageView, PartView, SessionView},
+    view::{MessageView, PartView, SessionView},
 };
 use serde_json::{Value, json};
 
@@ -213,6 +213,7 @@ fn asks(view: &SessionView, state: &ServerState, tree: &SessionTree, time: Times
     for (kind, name, asks) in [
         ("permission.asked", "permission", &state.permissions),
         ("question.asked", "question", &state.questions),
+        ("session.network.asked", "network", &state.networks),
     ] {
         for ask in asks {
             let (Some(id), Some(session)) = (text(ask, "id"), text(ask, "sessionID")) else { continue };
@@ -227,8 +228,7 @@ fn asks(view: &SessionView, state: &ServerState, tree: &SessionTree, time: Times
         }
     }
     for ask in view.pending() {
-        // What the network asks is not among what a server lists.
-        if !matches!(ask.ask, Ask::Network(_)) && !open.contains(ask.key().as_str()) {
+        if !open.contains(ask.key().as_str()) {
             events.push(cancelled(ask, time));
         }
     }

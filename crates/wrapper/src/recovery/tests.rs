@@ -175,6 +175,20 @@ fn asks_and_status_become_those_of_the_server() {
 }
 
 #[test]
+fn what_is_asked_about_the_network_is_compared_as_well() {
+    let asked = |id: &str| json!({ "id": id, "sessionID": "s", "message": "reset", "restored": false, "time": { "created": 1 } });
+    let mut events = turn();
+    events.push(event(Timestamp::from_unix_ms(1), "session.network.asked", "s", &asked("que_old")));
+    let view = with(SessionView::default(), events);
+    let mut state = stored(&in_the_middle_of_a_turn());
+    state.networks = vec![asked("que_new")];
+    let view = with(view.clone(), catch_up(&view, Known::Log, &state, &mut tree(), now()));
+    let open: Vec<&str> = view.pending().iter().map(|ask| &*ask.id).collect();
+    assert_eq!(open, ["per_1", "que_new"], "what was answered meanwhile waits no more");
+    assert!(view.pending()[1].network().is_some());
+}
+
+#[test]
 fn sessions_of_others_are_not_caught_up_with() {
     let view = in_the_middle_of_a_turn();
     let mut state = stored(&view);
@@ -245,7 +259,7 @@ fn stored(view: &SessionView) -> ServerState {
         messages: session.messages().iter().map(message).collect(),
         status: Map::from_iter([("s".to_owned(), json!({ "type": "busy" }))]),
         permissions: view.pending().iter().map(|ask| ask.raw.parse().unwrap()).collect(),
-        questions: Vec::new(),
+        ..ServerState::default()
     }
 }
 

@@ -251,7 +251,7 @@ impl AgentServer {
                 .map_err(|error| no_session(error.to_string()))?;
             // What it stored while nobody followed it: it may have been killed in the middle of a turn.
             let state = if resumed {
-                let state = within(opened, server_state::fetch(&api, &session))
+                let state = within(opened, server_state::fetch(&api, self.flavour, &session))
                     .await
                     .map_err(|late| no_session(format!("its messages did not come {late}")))?;
                 Some(state.map_err(|error| no_session(error.to_string()))?)
@@ -278,6 +278,7 @@ impl AgentServer {
         let again = Arc::new(Notify::new());
         let follow = Follow {
             api: api.clone(),
+            flavour: self.flavour,
             session: session.clone(),
             signals: signals.clone(),
             clock: start.clock,

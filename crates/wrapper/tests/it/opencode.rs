@@ -124,13 +124,14 @@ async fn a_stream_that_ends_is_taken_up_and_the_servers_state_comes_before_what_
             other @ (Signal::Event(_) | Signal::Ended(_) | _) => panic!("{other:?}"),
         }
     };
-    let ServerState { sessions, messages, status, permissions, questions } = *state;
+    let ServerState { sessions, messages, status, permissions, questions, networks, .. } = *state;
     let ids =
         |list: &[Value]| list.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(ids(&sessions), [ROOT, "ses_child"], "parents first, strangers not at all");
     assert_eq!(messages.len(), 2, "of both sessions: {messages:?}");
     assert_eq!(status[ROOT]["type"], "busy");
     assert_eq!((ids(&permissions), ids(&questions)), (vec!["per_1".to_owned()], vec!["que_1".to_owned()]));
+    assert_eq!(ids(&networks), ["que_net"]);
     place.fake.say(r#"{"type":"session.idle","properties":{"sessionID":"ses_root"}}"#);
     assert_eq!(&*next_event(&mut agent).await.kind, "session.idle");
     agent.control.stop().await;

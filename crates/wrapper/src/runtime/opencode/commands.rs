@@ -139,12 +139,8 @@ impl Control {
         body: &Value,
         sessions: &BTreeSet<&str>,
     ) -> Result<(), CommandError> {
-        let asks = match server_state::pending(&self.api, kind, sessions).await {
-            Ok(asks) => asks,
-            // Older versions have no such list, and no such asks then.
-            Err(ApiError::Status { status: 404, .. } | ApiError::Shape { .. }) => return Ok(()),
-            Err(error) => return Err(refused(error, kind)),
-        };
+        let asks = server_state::pending_if_known(&self.api, kind, sessions).await;
+        let asks = asks.map_err(|error| refused(error, kind))?;
         for id in asks.iter().filter_map(|ask| ask["id"].as_str()) {
             match self.post(&[kind, id, verb], body, kind).await {
                 // Somebody was faster.

@@ -13,6 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Flavour,
     api::{Api, ApiError, EventStream},
     health::{Doing, Health},
     server_state,
@@ -28,6 +29,7 @@ const LAST_EVENTS: Duration = Duration::from_secs(1);
 /// The stream of one server.
 pub(super) struct Follow {
     pub(super) api: Api,
+    pub(super) flavour: Flavour,
     pub(super) session: String,
     pub(super) signals: mpsc::Sender<Signal>,
     pub(super) clock: Clock,
@@ -129,7 +131,7 @@ impl Follow {
     async fn subscribe(&self) -> Result<(EventStream, ServerState), ApiError> {
         // Events first, state then: what happens between is in both, and in none it could not be.
         let stream = self.api.subscribe().await?;
-        let state = server_state::fetch(&self.api, &self.session).await?;
+        let state = server_state::fetch(&self.api, self.flavour, &self.session).await?;
         Ok((stream, state))
     }
 

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::api::{Api, ApiError};
+use super::{
+    Flavour,
+    api::{Api, ApiError},
+};
 use crate::runtime::ServerState;
 
 /// All of it, for whoever lost events.
-pub(super) async fn fetch(api: &Api, root: &str) -> Result<ServerState, ApiError> {
+pub(super) async fn fetch(api: &Api, flavour: Flavour, root: &str) -> Result<ServerState, ApiError> {
     let sessions = sessions(api, root).await?;
     let ids: Vec<&str> = sessions.iter().filter_map(|session| session["id"].as_str()).collect();
     let mut messages = Vec::new();
@@ -21,7 +24,12 @@ pub(super) async fn fetch(api: &Api, root: &str) -> Result<ServerState, ApiError
     let known: BTreeSet<&str> = ids.into_iter().collect();
     let permissions = pending(api, "permission", &known).await?;
     let questions = pending(api, "question", &known).await?;
-    Ok(ServerState { sessions, messages, status, permissions, questions })
+    let networks = if flavour.asks_about_the_network() {
+        pending_if_known(api, "network", &known).await?
+    } else {
+        Vec::new()
+    };
+    Ok(ServerState { sessions, messages, status, permissions, questions, networks })
 }
 
 /// A session and those below it, parents before children; none if it is gone.
@@ -55,6 +63,18 @@ pub(super) async fn pending(
         .into_iter()
         .filter(|ask| ask["sessionID"].as_str().is_some_and(|id| sessions.contains(id)))
         .collect())
+}
+
+/// The same; none from an older version, which has no such list, and no such asks then.
+pub(super) async fn pending_if_known(
+    api: &Api,
+    kind: &str,
+    sessions: &BTreeSet<&str>,
+) -> Result<Vec<Value>, ApiError> {
+    match pending(api, kind, sessions).await {
+        Err(ApiError::Status { status: 404, .. } | ApiError::Shape { .. }) => Ok(Vec::new()),
+        asks => asks,
+    }
 }
 
 fn list(value: Value) -> Result<Vec<Value>, ApiError> {
