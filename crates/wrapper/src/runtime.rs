@@ -11,7 +11,13 @@ pub mod replay;
 pub mod scripted;
 pub(crate) mod shape;
 
-use std::{collections::BTreeMap, ffi::OsString, fmt, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use protocol::{
@@ -111,8 +117,10 @@ pub enum Signal {
 pub struct ServerState {
     /// Sessions, parents before children.
     pub sessions: Vec<Value>,
-    /// `{info, parts}` per message, oldest first, of all those sessions.
+    /// `{info, parts}` per message, oldest first within its session, of all those sessions: the newest ones.
     pub messages: Vec<Value>,
+    /// Sessions that have older messages than those.
+    pub cut: BTreeSet<String>,
     /// Status by session id; a session that is not named is idle.
     pub status: serde_json::Map<String, Value>,
     /// Permissions that wait.

@@ -1,6 +1,6 @@
 //! The difference between what an agent server says by now and what was emitted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
     NewEvent, Timestamp,
@@ -8,7 +8,7 @@ use protocol::{
 };
 use serde_json::{Value, json};
 
-use super::{cancelled, event, idle_status, unfinished};
+use super::{cancelled, event, idle_status, is_unfinished, unfinished};
 use crate::{runtime::ServerState, session_tree::SessionTree};
 
 /// What a fold knows of the past.
@@ -26,6 +26,9 @@ pub(crate) enum Known {
 /// A server stores a text only when it ends. A text that was streamed and has not ended there is therefore never replaced by the
 /// shorter one that the server has, nor is an empty one told where nothing runs that could go on with it. And it does not know that
 /// what its death broke off has ended: that is not opened again.
+///
+/// Events come in the order in which things happen, so what was missed is newer than whatever was heard. What is older and not in the
+/// fold was told long ago, and the log has let go of it: it is not told again, which would push newer things out.
 pub(crate) fn catch_up(
     view: &SessionView,
     known: Known,
@@ -33,11 +36,14 @@ pub(crate) fn catch_up(
     tree: &mut SessionTree,
     time: Timestamp,
 ) -> Vec<NewEvent> {
-    let mut events = sessions(view, state, tree, time);
-    let now = Comparison { view, known, state, tree, time };
+    for info in &state.sessions {
+        text(info, "id").into_iter().for_each(|id| tree.learn(id, text(info, "parentID")));
+    }
+    let now = Comparison::of(view, known, state, tree, time);
+    let mut events = now.sessions();
     let mut there = BTreeSet::new();
-    for message in &state.messages {
-        events.extend(now.message_and_parts(message, &mut there));
+    for (place, message) in state.messages.iter().enumerate() {
+        events.extend(now.message_and_parts(place, message, &mut there));
     }
     events.extend(removed_messages(view, state, tree, time, &there));
     events.extend(asks(view, state, tree, time));
@@ -57,6 +63,10 @@ struct Comparison<'c> {
     state: &'c ServerState,
     tree: &'c SessionTree,
     time: Timestamp,
+    /// The place of each session's last message that the fold knows.
+    last: BTreeMap<&'c str, usize>,
+    /// When the newest message of the root session was made that the fold knows.
+    newest: Option<i64>,
 }
 
 /// Whether the newest message of a session is no user's that waits for an answer.
@@ -83,30 +93,45 @@ pub(crate) fn is_idle(state: &ServerState, session: &str) -> bool {
     state.status.get(session).is_none_or(|status| text(status, "type") == Some("idle"))
 }
 
-fn sessions(
-    view: &SessionView,
-    state: &ServerState,
-    tree: &mut SessionTree,
-    time: Timestamp,
-) -> Vec<NewEvent> {
-    let mut events = Vec::new();
-    for info in &state.sessions {
-        let Some(id) = text(info, "id") else { continue };
-        tree.learn(id, text(info, "parentID"));
-        if !tree.holds(id) {
-            continue;
-        }
-        let known = view.session(id).and_then(|session| session.raw_info());
-        if !known.is_some_and(|known| known.parse::<Value>().is_ok_and(|known| known == *info)) {
-            let kind = if known.is_some() { "session.updated" } else { "session.created" };
-            events.push(event(time, kind, id, &json!({ "sessionID": id, "info": info })));
-        }
+impl<'c> Comparison<'c> {
+    fn of(
+        view: &'c SessionView,
+        known: Known,
+        state: &'c ServerState,
+        tree: &'c SessionTree,
+        time: Timestamp,
+    ) -> Self {
+        let infos = state.messages.iter().map(|message| &message["info"]).enumerate();
+        let last = infos
+            .filter(|(_, info)| text(info, "id").is_some_and(|id| view.message(id).is_some()))
+            .filter_map(|(place, info)| Some((text(info, "sessionID")?, place)))
+            .collect();
+        let root = tree.root().and_then(|root| view.session(root));
+        let of_root = root.map(|root| root.messages()).unwrap_or_default();
+        let newest = of_root.into_iter().filter_map(created).max();
+        Self { view, known, state, tree, time, last, newest }
     }
-    events
-}
 
-impl Comparison<'_> {
-    fn message_and_parts(&self, message: &Value, there: &mut BTreeSet<String>) -> Vec<NewEvent> {
+    fn sessions(&self) -> Vec<NewEvent> {
+        let mut events = Vec::new();
+        for info in &self.state.sessions {
+            let Some(id) = text(info, "id").filter(|id| self.tree.holds(id)) else { continue };
+            let known = self.view.session(id).and_then(|session| session.raw_info());
+            let is_told = known.is_some() || self.tree.root() == Some(id) || self.last.contains_key(id);
+            if (is_told || self.is_newest(info)) && !same(known, info) {
+                let kind = if known.is_some() { "session.updated" } else { "session.created" };
+                events.push(event(self.time, kind, id, &json!({ "sessionID": id, "info": info })));
+            }
+        }
+        events
+    }
+
+    fn message_and_parts(
+        &self,
+        place: usize,
+        message: &Value,
+        there: &mut BTreeSet<String>,
+    ) -> Vec<NewEvent> {
         let mut events = Vec::new();
         let info = &message["info"];
         let (Some(id), Some(session)) = (text(info, "id"), text(info, "sessionID")) else { return events };
@@ -115,7 +140,7 @@ impl Comparison<'_> {
         }
         there.insert(id.to_owned());
         let known = self.view.message(id);
-        if known.is_none() && !self.is_new(session) {
+        if known.is_none() && !self.is_new(place, session, info) {
             return events;
         }
         let was_ended = known.and_then(MessageView::info).is_some_and(|known| known.time.completed.is_some());
@@ -124,13 +149,15 @@ impl Comparison<'_> {
             let data = json!({ "sessionID": session, "info": info });
             events.push(event(self.time, "message.updated", session, &data));
         }
+        let has_new_parts =
+            known.is_none_or(|known| is_unfinished(known) || self.last.get(session) == Some(&place));
         let no_parts = Vec::new();
         let parts = message["parts"].as_array().unwrap_or(&no_parts);
         for part in parts {
             let Some(part_id) = text(part, "id") else { continue };
             let is_news = match known.and_then(|known| known.part(part_id)) {
                 Some(known) => is_news(known, part),
-                None => !(is_begun_text(part) && is_idle(self.state, session)),
+                None => has_new_parts && !(is_begun_text(part) && is_idle(self.state, session)),
             };
             if is_news {
                 let data = json!({ "sessionID": session, "part": part });
@@ -145,16 +172,24 @@ impl Comparison<'_> {
         events
     }
 
-    /// Whether a message of this session that the fold does not know was never told.
-    fn is_new(&self, session: &str) -> bool {
-        match self.known {
-            Known::Log => true,
-            // What it does not know of a session may have been told by an earlier run, but what it knows of it is new.
-            Known::ThisRun => {
-                self.view.session(session).is_some_and(|session| !session.messages().is_empty())
-            }
+    /// Whether a message that the fold does not know was never told.
+    fn is_new(&self, place: usize, session: &str, info: &Value) -> bool {
+        self.last.get(session).map_or_else(|| self.is_newest(info), |last| place > *last)
+    }
+
+    /// Whether a message or a session is newer than whatever the fold knows of the root session.
+    fn is_newest(&self, info: &Value) -> bool {
+        match (self.newest, info["time"]["created"].as_i64()) {
+            (Some(newest), Some(created)) => created >= newest,
+            (Some(_), None) => true,
+            // An unread log may have all of it.
+            (None, _) => self.known == Known::Log,
         }
     }
+}
+
+fn created(message: &MessageView) -> Option<i64> {
+    message.raw_info()?.parse::<Value>().ok()?["time"]["created"].as_i64()
 }
 
 /// Whether a part is a text of which the server has nothing but its beginning.
@@ -196,8 +231,12 @@ fn removed_messages(
         if !told.contains(&**session.id()) || !tree.holds(session.id()) {
             continue;
         }
+        let of_session = |message: &&Value| text(&message["info"], "sessionID") == Some(&**session.id());
+        let oldest = state.messages.iter().find(of_session);
+        let oldest = oldest.and_then(|message| message["info"]["time"]["created"].as_i64());
         for message in session.messages() {
-            if !there.contains(&**message.id()) {
+            let is_older = state.cut.contains(&**session.id()) && created(message) < oldest;
+            if !is_older && !there.contains(&**message.id()) {
                 let data = json!({ "sessionID": &**session.id(), "messageID": &**message.id() });
                 events.push(event(time, "message.removed", session.id(), &data));
             }

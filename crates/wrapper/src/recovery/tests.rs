@@ -189,6 +189,58 @@ fn what_is_asked_about_the_network_is_compared_as_well() {
 }
 
 #[test]
+fn what_the_log_has_let_go_of_is_not_told_again_and_what_was_missed_is() {
+    let mut state = ServerState { sessions: vec![json!({ "id": "s" })], ..ServerState::default() };
+    state.messages = (0..600).map(answered).collect();
+    let nothing = SessionView::default();
+    let mut newest = state.clone();
+    newest.messages.drain(..550);
+    // Of an old message there is a late word about it, without its parts.
+    let late = event(
+        Timestamp::from_unix_ms(1),
+        "message.updated",
+        "s",
+        &json!({ "info": state.messages[3]["info"] }),
+    );
+    let view = with(nothing.clone(), catch_up(&nothing, Known::Log, &newest, &mut tree(), now()));
+    let view = with(view, vec![late]);
+    assert_eq!(catch_up(&view, Known::Log, &state, &mut tree(), now()), []);
+
+    state.messages.push(answered(600));
+    let child = json!({ "id": "child", "parentID": "s", "time": { "created": 600 } });
+    let old = json!({ "id": "old", "parentID": "s", "time": { "created": 300 } });
+    state.sessions.extend([child, old]);
+    for (number, session) in [(601, "child"), (301, "old")] {
+        let mut message = answered(number);
+        message["info"]["sessionID"] = session.into();
+        message["info"]["id"] = format!("m_{session}").into();
+        state.messages.push(message);
+    }
+    let told = catch_up(&view, Known::Log, &state, &mut tree(), now());
+    let told: Vec<(&str, &str)> =
+        told.iter().map(|event| (&*event.kind, event.session.as_deref().unwrap())).collect();
+    let message = |session| [("message.updated", session), ("message.part.updated", session)];
+    assert_eq!(
+        told,
+        [vec![("session.created", "child")], [message("s"), message("child")].concat()].concat()
+    );
+}
+
+#[test]
+fn what_is_older_than_what_was_asked_for_is_not_taken_for_removed() {
+    let mut state = ServerState { sessions: vec![json!({ "id": "s" })], ..ServerState::default() };
+    state.messages = (0..10).map(answered).collect();
+    let nothing = SessionView::default();
+    let view = with(nothing.clone(), catch_up(&nothing, Known::Log, &state, &mut tree(), now()));
+    state.messages.drain(..5);
+    state.messages.remove(2);
+    state.cut.insert("s".to_owned());
+    let view = with(view.clone(), catch_up(&view, Known::Log, &state, &mut tree(), now()));
+    assert!(view.message("m_7").is_none(), "it is gone");
+    assert_eq!(view.session("s").unwrap().messages().len(), 9);
+}
+
+#[test]
 fn sessions_of_others_are_not_caught_up_with() {
     let view = in_the_middle_of_a_turn();
     let mut state = stored(&view);
@@ -245,6 +297,13 @@ fn turn() -> Vec<NewEvent> {
         ),
         of("permission.asked", json!({ "id": "per_1", "sessionID": "s", "permission": "bash" })),
     ]
+}
+
+/// A message that is complete.
+fn answered(number: u64) -> Value {
+    let (id, time) = (format!("m_{number}"), json!({ "created": number, "completed": number }));
+    let part = json!({ "id": format!("p_{number}"), "messageID": id, "sessionID": "s", "type": "text", "text": "done", "time": { "start": 1, "end": 2 } });
+    json!({ "info": { "id": id, "sessionID": "s", "role": "assistant", "time": time }, "parts": [part] })
 }
 
 /// What a server would say that has stored all of it.

@@ -138,6 +138,20 @@ async fn a_stream_that_ends_is_taken_up_and_the_servers_state_comes_before_what_
 }
 
 #[tokio::test]
+async fn of_a_long_session_the_newest_messages_are_asked_for_page_by_page() {
+    let place = Place::new(&[]).await;
+    place.fake.has_messages(730);
+    let mut agent = place.start(Flavour::Opencode, Some(ROOT)).await.unwrap();
+    let Signal::CaughtUp(state) = next(&mut agent).await else { panic!("what it says of it comes first") };
+    let of_root = state.messages.iter().filter(|message| message["info"]["sessionID"] == ROOT);
+    let ids: Vec<&str> = of_root.map(|message| message["info"]["id"].as_str().unwrap()).collect();
+    let newest: Vec<String> = (230..730).map(|number| format!("msg_{number}")).collect();
+    assert_eq!(ids, newest, "in their order");
+    assert_eq!(state.cut.iter().collect::<Vec<_>>(), [ROOT], "it says that there are more");
+    agent.control.stop().await;
+}
+
+#[tokio::test]
 async fn a_silent_stream_is_taken_up_again_and_the_server_lives_on() {
     let mut place = Place::new(&[]).await;
     place.patience.silence = Duration::from_millis(300);

@@ -18,6 +18,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Whether a server is well it says at once.
 const HEALTH: Duration = Duration::from_secs(5);
 
+/// Where an answer says how to ask for what is older.
+const NEXT_CURSOR: &str = "x-next-cursor";
+
 /// Characters of a refusal that are passed on.
 const REFUSAL: usize = 500;
 
@@ -112,6 +115,24 @@ impl Api {
         self.call(Method::GET, path, None, Some(ANSWER)).await
     }
 
+    /// The newest so many of a list, or those before a cursor; and the cursor of what is older, if there is more. Older versions give the
+    /// whole list.
+    pub(super) async fn page(
+        &self,
+        path: &[&str],
+        size: usize,
+        before: Option<&str>,
+    ) -> Result<(Value, Option<String>), ApiError> {
+        let mut request = self.request(Method::GET, path)?.query(&[("limit", size)]).timeout(ANSWER);
+        if let Some(before) = before {
+            request = request.query(&[("before", before)]);
+        }
+        let response = accepted(request.send().await.map_err(|error| ApiError::of(&error))?).await?;
+        let cursor = response.headers().get(NEXT_CURSOR).and_then(|cursor| cursor.to_str().ok());
+        let cursor = cursor.map(str::to_owned);
+        Ok((json_of(response).await?, cursor))
+    }
+
     /// Tells the server to do something.
     pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value, ApiError> {
         self.call(Method::POST, path, Some(body), Some(ANSWER)).await
@@ -158,18 +179,7 @@ impl Api {
         if let Some(within) = within {
             request = request.timeout(within);
         }
-        let response = accepted(request.send().await.map_err(|error| ApiError::of(&error))?).await?;
-        let json = has_type(&response, "application/json");
-        let bytes = response.bytes().await.map_err(|error| ApiError::of(&error))?;
-        match (bytes.is_empty(), json) {
-            (true, _) => Ok(Value::Null),
-            (false, true) => serde_json::from_slice(&bytes)
-                .map_err(|_| ApiError::Shape { what: "no JSON where JSON was said to be" }),
-            // opencode answers paths that it does not know with its web page, and with 200.
-            (false, false) => {
-                Err(ApiError::Shape { what: "a page: this version of the server does not know the call" })
-            }
-        }
+        json_of(accepted(request.send().await.map_err(|error| ApiError::of(&error))?).await?).await
     }
 
     fn request(&self, method: Method, path: &[&str]) -> Result<reqwest::RequestBuilder, ApiError> {
@@ -182,6 +192,20 @@ impl Api {
             .extend(path);
         let request = self.http.request(method, url).query(&[("directory", &*self.directory)]);
         Ok(request.basic_auth(&self.login.username, Some(&self.login.password)))
+    }
+}
+
+async fn json_of(response: Response) -> Result<Value, ApiError> {
+    let json = has_type(&response, "application/json");
+    let bytes = response.bytes().await.map_err(|error| ApiError::of(&error))?;
+    match (bytes.is_empty(), json) {
+        (true, _) => Ok(Value::Null),
+        (false, true) => serde_json::from_slice(&bytes)
+            .map_err(|_| ApiError::Shape { what: "no JSON where JSON was said to be" }),
+        // opencode answers paths that it does not know with its web page, and with 200.
+        (false, false) => {
+            Err(ApiError::Shape { what: "a page: this version of the server does not know the call" })
+        }
     }
 }
 

@@ -1,8 +1,13 @@
 //! What the server says of a session and its sub-agents when it is asked.
+//!
+//! The newest messages are asked for, in pages. Newer servers also have `POST /sync/history`, which is of no use here: it names what to
+//! leave out, and gives every event of every other session that any folder of the user's ever had; opencode says only on
+//! `/global/event` how far a session has come; and it knows neither status nor asks.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Flavour,
@@ -10,13 +15,23 @@ use super::{
 };
 use crate::runtime::ServerState;
 
-/// All of it, for whoever lost events.
+/// Messages that are asked for at once.
+const PAGE: usize = 100;
+/// Pages of one session: a log does not hold more.
+const PAGES: usize = 5;
+/// After this long the newest page of each session is to do.
+const ENOUGH: Duration = Duration::from_secs(10);
+
+/// What whoever lost events is to know.
 pub(super) async fn fetch(api: &Api, flavour: Flavour, root: &str) -> Result<ServerState, ApiError> {
     let sessions = sessions(api, root).await?;
     let ids: Vec<&str> = sessions.iter().filter_map(|session| session["id"].as_str()).collect();
-    let mut messages = Vec::new();
+    let until = Instant::now() + ENOUGH;
+    let (mut messages, mut cut) = (Vec::new(), BTreeSet::new());
     for id in &ids {
-        messages.extend(list(api.get(&["session", id, "message"]).await?)?);
+        let (newest, has_more) = newest_messages(api, id, until).await?;
+        messages.extend(newest);
+        cut.extend(has_more.then(|| (*id).to_owned()));
     }
     let Value::Object(status) = api.get(&["session", "status"]).await? else {
         return Err(ApiError::Shape { what: "the status is no object" });
@@ -29,7 +44,25 @@ pub(super) async fn fetch(api: &Api, flavour: Flavour, root: &str) -> Result<Ser
     } else {
         Vec::new()
     };
-    Ok(ServerState { sessions, messages, status, permissions, questions, networks })
+    Ok(ServerState { sessions, messages, cut, status, permissions, questions, networks })
+}
+
+/// The newest messages of a session, oldest first, and whether there are more.
+async fn newest_messages(api: &Api, session: &str, until: Instant) -> Result<(Vec<Value>, bool), ApiError> {
+    let path = ["session", session, "message"];
+    let (newest, mut cursor) = api.page(&path, PAGE, None).await?;
+    let mut messages = list(newest)?;
+    for _ in 1..PAGES {
+        let Some(before) = &cursor else { break };
+        // Without what is older, what is newer can be compared all the same.
+        let Ok(Ok((older, next))) = timeout_at(until, api.page(&path, PAGE, Some(before))).await else {
+            break;
+        };
+        let mut older = list(older)?;
+        older.append(&mut messages);
+        (messages, cursor) = (older, next);
+    }
+    Ok((messages, cursor.is_some()))
 }
 
 /// A session and those below it, parents before children; none if it is gone.

@@ -1,11 +1,12 @@
 //! The API of an agent server with one session, its sub-agent and a stranger, all of which wait for something.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) login: String,
     pub(crate) directory: String,
+    /// What else its query says.
+    query: BTreeMap<String, String>,
     pub(crate) body: Value,
 }
 
@@ -45,6 +48,8 @@ struct Shared {
     calls: Mutex<Vec<Call>>,
     stream: Mutex<Option<mpsc::Sender<String>>>,
     refuses: AtomicBool,
+    /// Messages of the root session; one if it is 0.
+    messages: AtomicUsize,
     /// Calls whose path begins so are never answered.
     hangs: Mutex<Option<&'static str>>,
 }
@@ -82,6 +87,11 @@ impl Fake {
         *self.shared.hangs.lock().unwrap() = Some(path);
     }
 
+    /// Has so many messages in its root session: `msg_0` is the oldest.
+    pub(crate) fn has_messages(&self, count: usize) {
+        self.shared.messages.store(count, Ordering::SeqCst);
+    }
+
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.shared.calls.lock().unwrap().clone()
     }
@@ -114,6 +124,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
     shared.calls.lock().unwrap().push(call.clone());
     let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
+    let messages = shared.messages.load(Ordering::SeqCst);
     let answer = match (call.method.as_str(), segments.as_slice()) {
         ("GET", ["event"]) => return events(&shared),
         ("GET", ["global", "health"]) => json!({ "healthy": true, "version": "9.9.9" }),
@@ -123,6 +134,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         ("GET", ["session", "status"]) => json!({ ROOT: { "type": "busy" } }),
         ("GET", ["session", ROOT, "children"]) => json!([{ "id": "ses_child", "parentID": ROOT }]),
         ("GET", ["session", _, "children"]) => json!([]),
+        ("GET", ["session", ROOT, "message"]) if messages > 0 => return page(messages, &call.query),
         ("GET", ["session", session, "message"]) => {
             json!([{ "info": { "sessionID": session }, "parts": [] }])
         }
@@ -149,6 +161,20 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     Json(answer).into_response()
 }
 
+/// The newest messages before a cursor, and the cursor of what is older.
+fn page(count: usize, query: &BTreeMap<String, String>) -> Response {
+    let number = |name: &str| query.get(name).map(|number| number.parse::<usize>().unwrap());
+    let end = number("before").unwrap_or(count);
+    let begin = number("limit").map_or(0, |limit| end.saturating_sub(limit));
+    let message =
+        |number| json!({ "info": { "id": format!("msg_{number}"), "sessionID": ROOT }, "parts": [] });
+    let messages = Json((begin..end).map(message).collect::<Vec<_>>());
+    match begin {
+        0 => messages.into_response(),
+        begin => ([("x-next-cursor", begin.to_string())], messages).into_response(),
+    }
+}
+
 /// One of the agent's and one of a session that is none of its business.
 fn asks(id: &str, session: &str) -> Value {
     json!([{ "id": id, "sessionID": session }, { "id": "other", "sessionID": "ses_stranger" }])
@@ -161,13 +187,15 @@ async fn read(request: Request) -> Call {
     let login = login.strip_prefix("Basic ").unwrap_or_default();
     let login = base64::engine::general_purpose::STANDARD.decode(login).unwrap_or_default();
     let url = reqwest::Url::parse(&format!("http://fake{}", head.uri)).unwrap();
-    let directory = url.query_pairs().find(|(name, _)| name == "directory");
+    let mut query: BTreeMap<String, String> =
+        url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     let body: Bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     Call {
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
         login: String::from_utf8(login).unwrap(),
-        directory: directory.map(|(_, value)| value.into_owned()).unwrap_or_default(),
+        directory: query.remove("directory").unwrap_or_default(),
+        query,
         body: serde_json::from_slice(&body).unwrap_or_default(),
     }
 }
