@@ -11,7 +11,7 @@ use protocol::{
 };
 use serde_json::{Map, Value, json};
 
-pub(crate) use catch_up::{Known, catch_up, is_answered, is_idle};
+pub(crate) use catch_up::{Known, catch_up, is_answered, is_idle, is_told};
 pub(crate) use summary::summary;
 
 /// The events that close what the death of an agent server left open, in the order of §3: texts whole, tools as errors, their

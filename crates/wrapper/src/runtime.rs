@@ -193,6 +193,9 @@ pub enum CommandError {
         /// What was named.
         what: String,
     },
+    /// The agent server no longer has the session: whoever deleted it deleted it there.
+    #[error("the session is not there any more")]
+    SessionGone,
     /// This kind of agent cannot do that.
     #[error("this agent cannot {what}")]
     Unsupported {

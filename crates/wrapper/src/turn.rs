@@ -296,6 +296,11 @@ impl Turns {
         self.idles = 0;
     }
 
+    /// The agent takes no more prompts: they wait for [`resume`](Self::resume).
+    pub(crate) fn pause(&mut self) {
+        self.ready = false;
+    }
+
     /// The agent takes prompts: sends what waited for that.
     pub(crate) fn resume(&mut self, now: Moment) {
         self.ready = true;

@@ -41,6 +41,7 @@ pub(crate) fn catch_up(
     }
     let now = Comparison::of(view, known, state, tree, time);
     let mut events = now.sessions();
+    events.extend(now.removed_sessions());
     let mut there = BTreeSet::new();
     for (place, message) in state.messages.iter().enumerate() {
         events.extend(now.message_and_parts(place, message, &mut there));
@@ -84,7 +85,8 @@ fn with(mut view: SessionView, events: &[NewEvent]) -> SessionView {
     view
 }
 
-fn is_told(state: &ServerState, session: &str) -> bool {
+/// Whether the server has a session.
+pub(crate) fn is_told(state: &ServerState, session: &str) -> bool {
     state.sessions.iter().any(|info| text(info, "id") == Some(session))
 }
 
@@ -124,6 +126,19 @@ impl<'c> Comparison<'c> {
             }
         }
         events
+    }
+
+    /// Sub-agents that the server no longer has.
+    fn removed_sessions(&self) -> Vec<NewEvent> {
+        let of_agent = self.view.sessions().into_iter().filter(|session| self.tree.holds(session.id()));
+        let gone = of_agent.filter(|session| !is_told(self.state, session.id()));
+        gone.map(|session| {
+            let id = &**session.id();
+            let info = session.raw_info().and_then(|info| info.parse::<Value>().ok());
+            let info = info.unwrap_or_else(|| json!({ "id": id }));
+            event(self.time, "session.deleted", id, &json!({ "sessionID": id, "info": info }))
+        })
+        .collect()
     }
 
     fn message_and_parts(

@@ -241,6 +241,27 @@ fn what_is_older_than_what_was_asked_for_is_not_taken_for_removed() {
 }
 
 #[test]
+fn a_sub_agent_that_the_server_no_longer_has_is_removed() {
+    let child = json!({ "id": "child", "parentID": "s" });
+    let created = event(Timestamp::from_unix_ms(1), "session.created", "child", &json!({ "info": child }));
+    let asked = event(
+        Timestamp::from_unix_ms(1),
+        "permission.asked",
+        "child",
+        &json!({ "id": "per_9", "sessionID": "child", "permission": "bash" }),
+    );
+    let state = stored(&in_the_middle_of_a_turn());
+    let view = with(in_the_middle_of_a_turn(), vec![created, asked]);
+    let mut tree = tree();
+    tree.learn("child", Some("s"));
+    let told = catch_up(&view, Known::Log, &state, &mut tree, now());
+    assert_eq!(told.iter().map(|event| &*event.kind).next(), Some("session.deleted"));
+    let view = with(view, told);
+    assert!(view.session("child").is_none() && view.pending().len() == 1);
+    assert_eq!(catch_up(&view, Known::Log, &state, &mut tree, now()), []);
+}
+
+#[test]
 fn sessions_of_others_are_not_caught_up_with() {
     let view = in_the_middle_of_a_turn();
     let mut state = stored(&view);

@@ -21,6 +21,9 @@ const START_LIMIT: Duration = Duration::from_secs(300);
 /// How long stopping an agent may take. Past it the agent is given up: its guard ends what is left.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
+/// What is said of an agent whose session was deleted. With the next start a new one is begun, and told what was said in this one.
+pub(super) const SESSION_GONE: &str = "the agent's session was deleted on the agent server";
+
 /// A running agent.
 #[derive(Debug)]
 pub(super) struct Agent {
@@ -130,6 +133,7 @@ impl Life {
     /// The agent does not do what it is told, though it lives: it is ended, and started again within the restart budget.
     pub(super) fn hangs(&mut self, why: &str) {
         self.supervisor.hangs(why);
+        self.turns.pause();
         if let Some(agent) = &mut self.agent {
             agent.hangs.get_or_insert_with(|| why.to_owned());
         }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{
+    agent::SESSION_GONE,
     carried_out::CarriedOut,
     life::{Done, Life},
 };
@@ -170,6 +171,7 @@ impl Life {
             self.context = None;
             self.keep("context", self.setup.state.keep_context(None));
         }
+        self.is_session_gone(&result);
         self.turns.taken(self.clock.now(), number, result.is_ok());
         if let Some(to) = self.prompts.remove(&number) {
             self.answer(to, result).await;
@@ -189,6 +191,7 @@ impl Life {
             Ok(_) | Err(CommandError::Unreachable { .. }) => {}
             Err(
                 CommandError::NotFound { .. }
+                | CommandError::SessionGone
                 | CommandError::Unsupported { .. }
                 | CommandError::Refused { .. },
             ) => self.turns.abort_refused(),
@@ -209,7 +212,14 @@ impl Life {
     }
 
     pub(super) async fn answer(&mut self, to: AnswerTo, result: Result<Option<Value>, CommandError>) {
+        self.is_session_gone(&result);
         self.reply(to, result.map_err(|error| detail_of(&error))).await;
+    }
+
+    fn is_session_gone(&mut self, result: &Result<Option<Value>, CommandError>) {
+        if matches!(result, Err(CommandError::SessionGone)) {
+            self.hangs(SESSION_GONE);
+        }
     }
 
     pub(super) async fn refuse_prompt(&mut self, number: PromptNumber, why: &str) {
@@ -385,7 +395,7 @@ fn tell_first(context: &str, prompt: &mut Prompt) {
 
 fn detail_of(error: &CommandError) -> ErrorDetail {
     let code = match error {
-        CommandError::NotFound { .. } => ErrorCode::NotFound,
+        CommandError::NotFound { .. } | CommandError::SessionGone => ErrorCode::NotFound,
         CommandError::Unsupported { .. } => ErrorCode::Unsupported,
         CommandError::Refused { .. } | CommandError::Unreachable { .. } => ErrorCode::AgentError,
     };

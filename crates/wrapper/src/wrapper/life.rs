@@ -26,7 +26,7 @@ use tokio::{
 use super::{
     Book, RunError, StateDir,
     after_turn::Afterwards,
-    agent::Agent,
+    agent::{Agent, SESSION_GONE},
     carried_out::CarriedOut,
     commands::{AnswerTo, HandedOn},
     history::Unread,
@@ -279,6 +279,9 @@ impl Life {
                 self.coalescer.flush(&mut self.out);
                 self.pass_on().await;
                 let Some(tree) = &mut self.tree else { return };
+                if tree.root().is_some_and(|root| !recovery::is_told(&state, root)) {
+                    return self.hangs(SESSION_GONE);
+                }
                 let known = if self.unread.is_some() { Known::ThisRun } else { Known::Log };
                 let missed =
                     recovery::catch_up(self.book.view(), known, &state, tree, self.clock.timestamp());

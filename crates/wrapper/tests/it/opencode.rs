@@ -270,6 +270,25 @@ async fn what_is_not_there_is_told_apart_from_a_refusal() {
 }
 
 #[tokio::test]
+async fn a_session_that_was_deleted_is_told_apart_from_what_else_is_missing() {
+    let place = Place::new(&[]).await;
+    let mut agent = place.start(Flavour::Opencode, None).await.unwrap();
+    place.fake.delete_session();
+    for command in [json!({"type":"prompt","text":"hi"}), json!({"type":"command","name":"init"})] {
+        let error = agent.control.command(read(command.clone())).await.unwrap_err();
+        assert!(matches!(error, CommandError::SessionGone), "{command}: {error:?}");
+    }
+    place.fake.break_stream();
+    let state = loop {
+        if let Signal::CaughtUp(state) = next(&mut agent).await {
+            break state;
+        }
+    };
+    assert!(state.sessions.is_empty(), "{state:?}");
+    agent.control.stop().await;
+}
+
+#[tokio::test]
 async fn an_abort_closes_what_the_turn_asked_and_nothing_of_strangers() {
     for (flavour, network) in [(Flavour::Opencode, 0), (Flavour::Kilo, 1)] {
         let place = Place::new(&[]).await;

@@ -163,8 +163,10 @@ impl AgentRuntime for Puppet {
 #[async_trait]
 impl AgentControl for Puppet {
     async fn command(&self, command: Command) -> Result<Option<Value>, CommandError> {
-        self.change(|inside| inside.told.push(command));
-        Ok(None)
+        self.change(|inside| {
+            inside.told.push(command);
+            if inside.sessions.is_empty() { Err(CommandError::SessionGone) } else { Ok(None) }
+        })
     }
 
     fn say_again(&self) {

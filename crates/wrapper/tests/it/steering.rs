@@ -141,6 +141,31 @@ async fn p1_a_text_that_was_broken_off_is_kept_though_the_relay_is_away_when_the
 }
 
 #[tokio::test]
+async fn a_session_that_was_deleted_under_a_running_agent_is_begun_again() {
+    let puppet = Puppet::new();
+    let mut world = World::played(&puppet, |_| {}).await;
+    world.prompt("fix it").await;
+    puppet.begins_turn("msg_1").await;
+    puppet.ends_turn().await;
+    world.until(is_idle).await;
+    puppet.forget_sessions();
+    let refused = world.command(&json!({ "type": "prompt", "text": "go on" })).await;
+    assert_eq!(refused.error.unwrap().code, ErrorCode::NotFound);
+    assert_eq!(puppet.started(2).await, "ses_2");
+    let failed = world.until_said("agent.failed").await;
+    assert_eq!(failed["message"], "the agent's session was deleted on the agent server");
+
+    // Nobody asked it for anything, but its stream was taken up again.
+    puppet.forget_sessions();
+    puppet.catches_up(ServerState::default()).await;
+    assert_eq!(puppet.started(3).await, "ses_3");
+    world.prompt("go on").await;
+    let kinds = world.relay.kinds();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "wrapper.session_recreated").count(), 2, "{kinds:?}");
+    world.wrapper.end().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_session_that_is_lost_is_begun_again_and_told_what_was_said_in_it() {
     let puppet = Puppet::new();
     let mut world = World::played(&puppet, |_| {}).await;

@@ -36,7 +36,7 @@ impl AgentControl for Control {
         match command {
             Command::Prompt(prompt) => {
                 let message = prompt.message_id.clone();
-                self.post(&["session", session, "prompt_async"], &prompt_body(prompt), "the session").await?;
+                self.post_to_session("prompt_async", &prompt_body(prompt)).await?;
                 return Ok(message.map(|id| json!({ "messageId": id })));
             }
             Command::Abort => self.abort().await?,
@@ -65,11 +65,11 @@ impl AgentControl for Control {
                     .await?;
             }
             Command::Unrevert => {
-                self.post(&["session", session, "unrevert"], &json!({}), "the session").await?;
+                self.post_to_session("unrevert", &json!({})).await?;
             }
             Command::Fork { message_id } => {
                 let body = message_id.map_or_else(|| json!({}), |id| json!({ "messageID": id }));
-                let forked = self.post(&["session", session, "fork"], &body, "the session").await?;
+                let forked = self.post_to_session("fork", &body).await?;
                 return Ok(Some(json!({ "sessionId": forked["id"] })));
             }
             Command::Network { id } => self.network(&id, "reply").await?,
@@ -176,10 +176,29 @@ impl Control {
             }
         });
         match timeout(AT_ONCE, &mut turn).await {
-            Ok(Ok(answer)) => answer.map_err(|error| refused(error, "the session")),
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(self.refused_by_session(error).await),
             // It runs; what comes of it is in the stream.
             Ok(Err(_)) | Err(_) => Ok(()),
         }
+    }
+
+    async fn post_to_session(&self, verb: &str, body: &Value) -> Result<Value, CommandError> {
+        match self.api.post(&["session", &self.session, verb], body).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.refused_by_session(error).await),
+        }
+    }
+
+    /// What a refusal means: something that is not there may be the session itself.
+    async fn refused_by_session(&self, error: ApiError) -> CommandError {
+        let is_missing = |error: &ApiError| matches!(error, ApiError::Status { status: 404, .. });
+        if is_missing(&error)
+            && self.api.get(&["session", &self.session]).await.is_err_and(|error| is_missing(&error))
+        {
+            return CommandError::SessionGone;
+        }
+        refused(error, "the session")
     }
 
     async fn post(&self, path: &[&str], body: &Value, what: &str) -> Result<Value, CommandError> {

@@ -48,6 +48,8 @@ struct Shared {
     calls: Mutex<Vec<Call>>,
     stream: Mutex<Option<mpsc::Sender<String>>>,
     refuses: AtomicBool,
+    /// The root session was deleted.
+    is_deleted: AtomicBool,
     /// Messages of the root session; one if it is 0.
     messages: AtomicUsize,
     /// Calls whose path begins so are never answered.
@@ -87,6 +89,11 @@ impl Fake {
         *self.shared.hangs.lock().unwrap() = Some(path);
     }
 
+    /// Has its root session no more.
+    pub(crate) fn delete_session(&self) {
+        self.shared.is_deleted.store(true, Ordering::SeqCst);
+    }
+
     /// Has so many messages in its root session: `msg_0` is the oldest.
     pub(crate) fn has_messages(&self, count: usize) {
         self.shared.messages.store(count, Ordering::SeqCst);
@@ -124,6 +131,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
     shared.calls.lock().unwrap().push(call.clone());
     let segments: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
+    if shared.is_deleted.load(Ordering::SeqCst) && segments.starts_with(&["session", ROOT]) {
+        return not_found();
+    }
     let messages = shared.messages.load(Ordering::SeqCst);
     let answer = match (call.method.as_str(), segments.as_slice()) {
         ("GET", ["event"]) => return events(&shared),
@@ -153,12 +163,14 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         | ("POST", ["permission", "per_1", "reply"])
         | ("POST", ["question", "que_1", "reply" | "reject"])
         | ("POST", ["network", "que_net", "reject"]) => json!(true),
-        _ => {
-            let missing = json!({ "name": "NotFoundError", "data": { "message": "not found" } });
-            return (StatusCode::NOT_FOUND, Json(missing)).into_response();
-        }
+        _ => return not_found(),
     };
     Json(answer).into_response()
+}
+
+fn not_found() -> Response {
+    let missing = json!({ "name": "NotFoundError", "data": { "message": "not found" } });
+    (StatusCode::NOT_FOUND, Json(missing)).into_response()
 }
 
 /// The newest messages before a cursor, and the cursor of what is older.
