@@ -5,6 +5,7 @@
 //! - One prompt at a time is in flight to the runtime: the next one goes only when its message was seen, or its turn is over. Agent
 //!   servers take prompts before they store them, and two quick ones may swap.
 //! - `queue` waits for the turn to be over, `boundary` goes while it runs, `interrupt` aborts it and then goes before all others.
+//! - A slash command begins a turn as a prompt does, and goes as one with the delivery `queue`.
 //! - A prompt that the runtime took and that is never seen is told, and so is an agent that does not end an aborted turn.
 //! - A turn that is over may have work after it: the next prompt goes when that is [`settled`](Turns::settled).
 //! - An abort ends the turn that runs and drops what was queued behind it, which is told to whoever asked: somebody who says
@@ -18,7 +19,7 @@ use std::{
 };
 
 use protocol::{
-    Delivery, NewEvent, Prompt,
+    Command, Delivery, NewEvent, Prompt,
     model::{Message, Role, SessionStatus},
 };
 use serde::Deserialize;
@@ -40,7 +41,7 @@ pub(crate) struct PromptNumber(pub(crate) u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TurnOutput {
     /// Hand this to the runtime, and say with [`Turns::taken`] what came of it.
-    Send(PromptNumber, Box<Prompt>),
+    Send(PromptNumber, Box<Command>),
     /// Abort the turn that runs: a prompt interrupts it, or its time is up.
     Abort,
     /// The runtime took this prompt and its message never came.
@@ -64,7 +65,7 @@ pub(crate) struct Turns {
     paced: bool,
     /// How long an aborted turn may go on before its agent counts as hung.
     abort_limit: Duration,
-    queue: VecDeque<(PromptNumber, Prompt)>,
+    queue: VecDeque<(PromptNumber, Command)>,
     sent: Option<Sent>,
     /// Prompts of the turn that runs.
     running: Vec<PromptNumber>,
@@ -126,18 +127,18 @@ impl Turns {
         }
     }
 
-    /// Takes a prompt; `None` if too many wait.
-    pub(crate) fn prompt(&mut self, now: Moment, prompt: Prompt) -> Option<PromptNumber> {
+    /// Takes what begins a turn, a prompt or a slash command; `None` if too many wait.
+    pub(crate) fn take(&mut self, now: Moment, command: Command) -> Option<PromptNumber> {
         if self.queue.len() >= QUEUE {
             return None;
         }
         self.numbers += 1;
         let number = PromptNumber(self.numbers);
-        if prompt.delivery == Delivery::Interrupt {
+        if delivery(&command) == Delivery::Interrupt {
             self.interrupt(now);
-            self.queue.push_front((number, prompt));
+            self.queue.push_front((number, command));
         } else {
-            self.queue.push_back((number, prompt));
+            self.queue.push_back((number, command));
         }
         self.send_next(now);
         Some(number)
@@ -174,14 +175,13 @@ impl Turns {
         self.running.iter().copied().chain(self.sent.as_ref().map(|sent| sent.number)).chain(queued)
     }
 
-    /// Whoever watches asked for the turn to be aborted. Returns whether one runs: the runtime is to be told in any case.
-    pub(crate) fn abort(&mut self, now: Moment) -> bool {
+    /// Whoever watches asked for the turn to be aborted. The runtime is to be told in any case: a sub-agent may work on when no turn runs.
+    pub(crate) fn abort(&mut self, now: Moment) {
         let dropped = self.queue.drain(..).map(|(number, _)| TurnOutput::Dropped(number));
         self.out.extend(dropped);
         if self.runs() && self.aborting.is_none() {
             self.aborting = Some(now + self.abort_limit);
         }
-        self.runs()
     }
 
     /// These user messages were there before.
@@ -392,12 +392,12 @@ impl Turns {
 
     fn send_next(&mut self, now: Moment) {
         while self.ready && !self.settling && (self.sent.is_none() || !self.paced) {
-            let may_go = |(_, prompt): &(PromptNumber, Prompt)| {
+            let may_go = |(_, command): &(PromptNumber, Command)| {
                 !self.paced
                     || !self.open
-                    || (prompt.delivery == Delivery::Boundary && self.aborting.is_none())
+                    || (delivery(command) == Delivery::Boundary && self.aborting.is_none())
             };
-            let Some((number, prompt)) =
+            let Some((number, command)) =
                 self.queue.iter().position(may_go).and_then(|at| self.queue.remove(at))
             else {
                 return;
@@ -407,9 +407,13 @@ impl Turns {
             } else {
                 self.running.push(number);
             }
-            self.out.push_back(TurnOutput::Send(number, Box::new(prompt)));
+            self.out.push_back(TurnOutput::Send(number, Box::new(command)));
         }
     }
+}
+
+fn delivery(command: &Command) -> Delivery {
+    if let Command::Prompt(prompt) = command { prompt.delivery } else { Delivery::Queue }
 }
 
 #[derive(Deserialize)]

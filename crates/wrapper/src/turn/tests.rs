@@ -11,7 +11,10 @@ const ABORT_LIMIT: Duration = Duration::from_secs(15);
 fn a_prompt_goes_at_once_when_nothing_runs() {
     let mut turns = turns();
     let number = turns.prompt(Moment::START, prompt("a", Delivery::Queue)).unwrap();
-    assert_eq!(drain(&mut turns), [TurnOutput::Send(number, Box::new(prompt("a", Delivery::Queue)))]);
+    assert_eq!(
+        drain(&mut turns),
+        [TurnOutput::Send(number, Box::new(Command::Prompt(prompt("a", Delivery::Queue))))]
+    );
     assert!(turns.is_busy(), "its turn is about to begin");
 }
 
@@ -82,10 +85,26 @@ fn an_interrupting_prompt_aborts_the_turn_and_goes_before_what_is_queued() {
 }
 
 #[test]
+fn a_slash_command_begins_a_turn_as_a_prompt_does() {
+    let mut turns = turns();
+    let number = turns.take(Moment::START, slash("init")).unwrap();
+    turns.prompt(Moment::START, prompt("b", Delivery::Queue));
+    assert_eq!(sent(&drain(&mut turns)), ["/init"], "one at a time");
+    assert_eq!(turns.inflight().next(), Some(number));
+    feed(&mut turns, &[user("u1"), busy("root")]);
+    turns.take(Moment::START, slash("review"));
+    assert_eq!(drain(&mut turns), []);
+    feed(&mut turns, &[assistant("a1", true), idle("root")]);
+    assert_eq!(sent(&drain(&mut turns)), ["b"]);
+    feed(&mut turns, &[user("u2"), busy("root"), idle("root")]);
+    assert_eq!(sent(&drain(&mut turns)), ["/review"]);
+}
+
+#[test]
 fn an_abort_drops_what_is_queued_and_says_so() {
     let mut turns = running();
     let number = turns.prompt(Moment::START, prompt("b", Delivery::Queue)).unwrap();
-    assert!(turns.abort(Moment::START));
+    turns.abort(Moment::START);
     assert_eq!(drain(&mut turns), [TurnOutput::Dropped(number)]);
     feed(&mut turns, &[assistant("a1", true), idle("root")]);
     assert_eq!(drain(&mut turns), [TurnOutput::Over { aborted: true }]);
@@ -115,7 +134,7 @@ fn an_abort_that_comes_before_its_turn_is_said_again_when_that_begins() {
     let mut turns = turns();
     turns.prompt(Moment::START, prompt("a", Delivery::Queue));
     drain(&mut turns);
-    assert!(turns.abort(Moment::START), "it is about to begin");
+    turns.abort(Moment::START);
     feed(&mut turns, &[user("u1")]);
     assert_eq!(drain(&mut turns), [TurnOutput::Abort]);
 }
@@ -182,7 +201,7 @@ proptest! {
                 2 => last = turns.prompt(now, prompt("x", Delivery::Interrupt)),
                 3 => turns.resume(now),
                 4 => turns.reset("root"),
-                5 => drop(turns.abort(now)),
+                5 => turns.abort(now),
                 6 => turns.event(now, &user(&format!("u{step}"))),
                 7 => turns.event(now, &busy("root")),
                 8 => turns.event(now, &idle("root")),
@@ -296,6 +315,12 @@ fn running() -> Turns {
     turns
 }
 
+impl Turns {
+    fn prompt(&mut self, now: Moment, prompt: Prompt) -> Option<PromptNumber> {
+        self.take(now, Command::Prompt(prompt))
+    }
+}
+
 fn turns() -> Turns {
     let mut turns = Turns::new("root", true, &TurnLimitArgs::default(), []);
     turns.resume(Moment::START);
@@ -322,9 +347,17 @@ fn drain(turns: &mut Turns) -> Vec<TurnOutput> {
 
 fn sent(out: &[TurnOutput]) -> Vec<String> {
     let text = |output: &TurnOutput| {
-        if let TurnOutput::Send(_, prompt) = output { prompt.text.clone() } else { None }
+        let TurnOutput::Send(_, command) = output else { return None };
+        if let Command::Slash { name, .. } = &**command {
+            return Some(format!("/{name}"));
+        }
+        if let Command::Prompt(prompt) = &**command { prompt.text.clone() } else { None }
     };
     out.iter().filter_map(text).collect()
+}
+
+fn slash(name: &str) -> Command {
+    Command::Slash { name: name.to_owned(), arguments: String::new() }
 }
 
 fn prompt(text: &str, delivery: Delivery) -> Prompt {

@@ -3,14 +3,14 @@
 use std::{collections::VecDeque, time::Duration};
 
 use protocol::{
-    Command, ModelRef, NewEvent,
+    ModelRef, NewEvent,
     agent::SkipReason,
     model::Role,
     view::{MessageView, SessionView},
 };
 use serde::Deserialize;
 
-use super::{commands::AnswerTo, life::Life};
+use super::life::Life;
 use crate::{
     after_turn::{AfterTurn, CommitJob, Job, Said},
     git::Git,
@@ -105,15 +105,6 @@ impl Life {
         }
         if self.turns.is_settling() {
             self.turn_settled().await;
-        }
-    }
-
-    /// Whoever watches wants it to stop: what the agent does after its turn, too.
-    pub(super) async fn abort_after_turn(&mut self) {
-        let condenses = self.after.work.as_ref().is_some_and(AfterTurn::reads_on);
-        self.give_up_after_turn("it was aborted").await;
-        if condenses {
-            self.send(AnswerTo::Nobody, None, Command::Abort).await;
         }
     }
 

@@ -63,12 +63,9 @@ impl Life {
                 }
             }
             Command::Abort => {
-                self.abort_after_turn().await;
-                if self.turns.abort(self.clock.now()) {
-                    self.send_abort(to).await;
-                } else {
-                    self.reply(to, Ok(None)).await;
-                }
+                self.give_up_after_turn("it was aborted").await;
+                self.turns.abort(self.clock.now());
+                self.send_abort(to).await;
             }
             Command::Permission { ref id, .. } => {
                 let key = Key::new(&format!("permission/{id}"));
@@ -91,7 +88,20 @@ impl Life {
                 let lines = self.setup.options.log.last(lines);
                 self.reply(to, Ok(Some(json!({ "lines": lines })))).await;
             }
-            Command::Slash { .. } | Command::Revert { .. } | Command::Unrevert | Command::Fork { .. } => {
+            Command::Slash { .. } => {
+                // The local API waits for no turn.
+                let to = match to {
+                    AnswerTo::Api(answer) if self.agent.is_none() || self.turns.is_busy() => {
+                        let _ = answer.send(Ok(ApiAnswer::Done(None)));
+                        AnswerTo::Log
+                    }
+                    to @ (AnswerTo::Api(_) | AnswerTo::Link(_) | AnswerTo::Log | AnswerTo::Nobody) => to,
+                };
+                if let Err((to, error)) = self.queue(to, command, TurnConfig::default()) {
+                    self.reply(to, Err(error)).await;
+                }
+            }
+            Command::Revert { .. } | Command::Unrevert | Command::Fork { .. } => {
                 self.send(to, None, command).await;
             }
             _ => {
@@ -116,7 +126,7 @@ impl Life {
                 let message_id = prompt.message_id.take().unwrap_or_else(made);
                 prompt.message_id = Some(message_id.clone());
                 // It is answered at once: what comes of it is in the log.
-                let result = match self.prompt(AnswerTo::Log, prompt, turn) {
+                let result = match self.queue(AnswerTo::Log, Command::Prompt(prompt), turn) {
                     Ok(()) => Ok(ApiAnswer::Accepted { message_id }),
                     Err((_, error)) => Err(api_error(error)),
                 };
@@ -136,7 +146,8 @@ impl Life {
         self.tasks.spawn(async move { Done::Command(to, ask, control.command(command).await) });
     }
 
-    pub(super) async fn send_prompt(&mut self, number: PromptNumber, mut prompt: Prompt) {
+    /// Hands a prompt or a slash command to the agent.
+    pub(super) async fn begin_turn(&mut self, number: PromptNumber, mut command: Command) {
         if let Some(AnswerTo::Link(id)) = self.prompts.get(&number)
             && let Err(error) = note(&mut self.carried_out, id)
         {
@@ -146,15 +157,21 @@ impl Life {
             }
             return;
         }
-        self.configs.send(number, &mut prompt, self.turns.is_open());
-        if let Some(context) = &self.context {
-            tell_first(context, &mut prompt);
-        }
-        let handed_on = HandedOn { number, with_context: self.context.is_some() };
+        let joins = self.turns.is_open();
+        let with_context = if let Command::Prompt(prompt) = &mut command {
+            self.configs.send(number, prompt, joins);
+            self.context.iter().for_each(|context| tell_first(context, prompt));
+            self.context.is_some()
+        } else {
+            // How a slash command is run it says itself.
+            self.configs.send(number, &mut Prompt::default(), joins);
+            false
+        };
+        let handed_on = HandedOn { number, with_context };
         let control = self.agent.as_ref().map(|agent| agent.control.clone());
         self.tasks.spawn(async move {
             let result = match control {
-                Some(control) => control.command(Command::Prompt(prompt)).await,
+                Some(control) => control.command(command).await,
                 None => Err(CommandError::Unreachable { message: "the agent does not run".to_owned() }),
             };
             Done::Prompt(handed_on, result)
@@ -272,26 +289,28 @@ impl Life {
     fn prompt_of_link(&mut self, to: AnswerTo, prompt: Prompt) -> Result<(), (AnswerTo, ErrorDetail)> {
         match &self.config_error {
             Some(error) => Err((to, ErrorDetail::new(ErrorCode::BadRequest, error.to_string()))),
-            None => self.prompt(to, prompt, TurnConfig::default()),
+            None => self.queue(to, Command::Prompt(prompt), TurnConfig::default()),
         }
     }
 
-    pub(super) fn prompt(
+    /// Takes what begins a turn, for when it may begin.
+    pub(super) fn queue(
         &mut self,
         to: AnswerTo,
-        prompt: Prompt,
+        command: Command,
         own: TurnConfig,
     ) -> Result<(), (AnswerTo, ErrorDetail)> {
         let phase = self.supervisor.phase();
         if phase.is_over() || matches!(phase, Phase::Draining { .. } | Phase::Stopping) {
             return Err((to, ErrorDetail::new(ErrorCode::Draining, "the agent is being ended")));
         }
-        let name = match (&prompt.message_id, &to) {
+        let message = if let Command::Prompt(prompt) = &command { prompt.message_id.as_ref() } else { None };
+        let name = match (message, &to) {
             (Some(message), _) => Some(message.clone()),
             (None, AnswerTo::Link(command)) => Some(command.to_string()),
             (None, AnswerTo::Api(_) | AnswerTo::Log | AnswerTo::Nobody) => None,
         };
-        match self.turns.prompt(self.clock.now(), prompt) {
+        match self.turns.take(self.clock.now(), command) {
             Some(number) => {
                 self.configs.queue(number, own);
                 self.prompt_names.extend(name.map(|name| (number, name)));
@@ -312,8 +331,11 @@ impl Life {
                 "an earlier run of this wrapper handed this command on: the log says what came of it";
             return Err(ErrorDetail::new(ErrorCode::Conflict, message));
         }
-        // A prompt may be queued: until it is handed on it may come again. The others change nothing.
-        if matches!(command, Command::Prompt(_) | Command::Ping | Command::Logs { .. }) {
+        // What begins a turn may be queued: until it is handed on it may come again. The others change nothing.
+        if matches!(
+            command,
+            Command::Prompt(_) | Command::Slash { .. } | Command::Ping | Command::Logs { .. }
+        ) {
             return Ok(());
         }
         note(&mut self.carried_out, id)

@@ -353,7 +353,7 @@ impl Life {
 
     async fn turn(&mut self, output: TurnOutput) {
         match output {
-            TurnOutput::Send(number, prompt) => self.send_prompt(number, *prompt).await,
+            TurnOutput::Send(number, command) => self.begin_turn(number, *command).await,
             TurnOutput::Abort => self.send_abort(AnswerTo::Nobody).await,
             TurnOutput::Unanswered(number) => self.unanswered(number).await,
             TurnOutput::Hung => self.hangs("the agent did not end its turn when it was told to"),

@@ -1,6 +1,6 @@
 //! The end of an agent that is drained: it is told, and what it leaves in its work tree is committed before its exit is (§10).
 
-use protocol::{Delivery, Prompt, agent::State, config::TurnConfig};
+use protocol::{Command, Delivery, Prompt, agent::State, config::TurnConfig};
 use serde_json::json;
 
 use super::{commands::AnswerTo, life::Life};
@@ -34,7 +34,8 @@ impl Life {
             let text = json!({ "type": "text", "text": TOLD, "synthetic": true });
             let prompt =
                 Prompt { parts: Some(vec![text]), delivery: Delivery::Boundary, ..Prompt::default() };
-            if let Err((to, error)) = self.prompt(AnswerTo::Nobody, prompt, TurnConfig::default()) {
+            let told = self.queue(AnswerTo::Nobody, Command::Prompt(prompt), TurnConfig::default());
+            if let Err((to, error)) = told {
                 self.reply(to, Err(error)).await;
             }
         }

@@ -45,6 +45,28 @@ async fn p14_an_agent_that_does_not_end_an_aborted_turn_is_started_again_with_it
 }
 
 #[tokio::test]
+async fn an_abort_is_told_to_the_agent_whatever_it_does() {
+    let puppet = Puppet::new();
+    let mut world = World::played(&puppet, |_| {}).await;
+    world.until(is_idle).await;
+    // A sub-agent may work on.
+    assert!(world.command(&json!({ "type": "abort" })).await.ok);
+    assert!(matches!(puppet.told(1).await[..], [Command::Abort]));
+
+    // The turn of a slash command begins with its message.
+    assert!(world.command(&json!({ "type": "command", "name": "init" })).await.ok);
+    let queued = world.send(&json!({ "type": "prompt", "text": "b" }));
+    assert!(world.command(&json!({ "type": "abort" })).await.ok);
+    assert_eq!(world.answer(&queued).await.error.unwrap().code, ErrorCode::Conflict);
+    assert!(matches!(puppet.told(3).await[1..], [Command::Slash { .. }, Command::Abort]));
+    puppet.begins_turn("msg_1").await;
+    assert!(matches!(puppet.told(4).await[3], Command::Abort), "it came before its turn");
+    puppet.ends_turn().await;
+    world.until(is_idle).await;
+    world.wrapper.end().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_prompt_that_the_agents_death_swallowed_is_told() {
     let puppet = Puppet::new();
     let mut world = World::played(&puppet, |_| {}).await;
