@@ -39,8 +39,9 @@ fn main() -> anyhow::Result<ExitCode> {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,agent=debug"));
     let log = options.log.clone();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || log.clone()).init();
-    let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started")?;
-    runtime.block_on(wrap(options))
+    // One thread: an event is little work, and handing it from thread to thread costs more than that (docs/performance.md).
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("the runtime cannot be started")?.block_on(wrap(options))
 }
 
 async fn wrap(options: Options) -> anyhow::Result<ExitCode> {
