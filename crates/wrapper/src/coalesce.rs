@@ -1,6 +1,6 @@
 //! Joining deltas, so that no long answer floods the log (§3, long texts).
 //!
-//! Deltas of one part are held for up to [`WINDOW`] and joined. Every [`CHECKPOINT_DELTAS`] deltas sent, or
+//! Deltas of one part are held for [`HOLD`] and joined. Every [`CHECKPOINT_DELTAS`] deltas sent, or
 //! [`CHECKPOINT_BYTES`], the part is sent whole as it is by then: a `message.part.updated`, which makes the deltas before it
 //! obsolete. Any other event sends what is held first, so that the order stays.
 
@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 use crate::Moment;
 
-/// How long a delta may wait for the next one: below what an eye notices.
-pub(crate) const WINDOW: Duration = Duration::from_millis(25);
+/// How long a delta is held for the next one. It may wait for 25 ms, which is below what an eye notices; of those a timer needs up to two,
+/// since tokio and the system both wait for whole milliseconds.
+pub(crate) const HOLD: Duration = Duration::from_millis(23);
 /// Deltas of one part sent before the part is sent whole.
 pub(crate) const CHECKPOINT_DELTAS: usize = 256;
 /// Bytes of deltas of one part sent before the part is sent whole.
@@ -85,7 +86,7 @@ impl Coalescer {
 
     /// When what is held must be sent.
     pub(crate) fn deadline(&self) -> Option<Moment> {
-        self.since.map(|since| since + WINDOW)
+        self.since.map(|since| since + HOLD)
     }
 
     /// Sends what is held.
@@ -220,24 +221,24 @@ mod tests {
     use crate::testing::event;
 
     #[test]
-    fn deltas_of_one_part_are_joined_for_the_window() {
+    fn deltas_of_one_part_are_joined_and_are_not_held_for_longer() {
         let mut coalescer = Coalescer::default();
         let mut out = Vec::new();
         coalescer.push(Moment::from_ms(0), delta("p1", "Hel"), &mut out);
         coalescer.push(Moment::from_ms(10), delta("p1", "lo"), &mut out);
         assert!(out.is_empty());
-        assert_eq!(coalescer.deadline(), Some(Moment::from_ms(25)));
+        assert_eq!(coalescer.deadline(), Some(Moment::START + HOLD));
         coalescer.flush(&mut out);
         assert_eq!(texts(&out), ["Hello"]);
         assert_eq!(coalescer.deadline(), None);
     }
 
     #[test]
-    fn a_delta_past_the_window_sends_what_is_held() {
+    fn a_delta_that_comes_later_sends_what_is_held() {
         let mut coalescer = Coalescer::default();
         let mut out = Vec::new();
         coalescer.push(Moment::from_ms(0), delta("p1", "a"), &mut out);
-        coalescer.push(Moment::from_ms(25), delta("p1", "b"), &mut out);
+        coalescer.push(Moment::START + HOLD, delta("p1", "b"), &mut out);
         assert_eq!(texts(&out), ["ab"]);
     }
 
