@@ -19,7 +19,7 @@ use std::{
 };
 
 use protocol::{
-    Command, Delivery, NewEvent, Prompt,
+    Command, Delivery, NewEvent,
     model::{Message, Role, SessionStatus},
 };
 use serde::Deserialize;

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use protocol::{RawData, Timestamp};
+use protocol::{Prompt, RawData, Timestamp};
 use serde_json::{Value, json};
 
 use super::*;

@@ -8,13 +8,15 @@ use std::time::Duration;
 use protocol::{Seq, view::SessionView};
 
 use super::{
+    agent::SESSION_GONE,
     life::{Done, Life},
     user_messages,
 };
 use crate::{
     link::{LinkHandle, Log, Past},
     outbox::{Outbox, OutboxError},
-    recovery,
+    recovery::{self, Known},
+    runtime::ServerState,
 };
 
 /// How long the start waits for the relay, and for how long the agent's events wait while the log is read later on.
@@ -89,6 +91,23 @@ impl Life {
     /// Whether the agent's events wait until the log was read.
     pub(super) fn is_recalling(&self) -> bool {
         self.unread.as_ref().is_some_and(|unread| unread.is_read)
+    }
+
+    /// Says what was missed of what the agent says by now.
+    pub(super) async fn caught_up(&mut self, state: &ServerState) {
+        self.coalescer.flush(&mut self.out);
+        self.pass_on().await;
+        let Some(tree) = &mut self.tree else { return };
+        if tree.root().is_some_and(|root| !recovery::is_told(state, root)) {
+            return self.hangs(SESSION_GONE);
+        }
+        let known = if self.unread.is_some() { Known::ThisRun } else { Known::Log };
+        let missed = recovery::catch_up(self.book.view(), known, state, tree, self.clock.timestamp());
+        let root = tree.root().map(ToOwned::to_owned);
+        missed.into_iter().for_each(|event| self.event(event));
+        if let Some(root) = root.filter(|root| recovery::is_idle(state, root)) {
+            self.turns.server_is_idle(recovery::is_answered(state, &root));
+        }
     }
 
     /// Waits for the relay, if the log is still to be read.

@@ -26,7 +26,7 @@ use tokio::{
 use super::{
     Book, RunError, StateDir,
     after_turn::Afterwards,
-    agent::{Agent, SESSION_GONE},
+    agent::Agent,
     carried_out::CarriedOut,
     commands::{AnswerTo, HandedOn},
     history::Unread,
@@ -39,7 +39,7 @@ use crate::{
     coalesce::Coalescer,
     config::Configs,
     link::{Link, LinkHandle, LinkState, Past},
-    recovery::{self, Known},
+    recovery,
     runtime::{AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, shape::ids::Ids},
     session_tree::SessionTree,
     supervisor::{Phase, SIGNAL_GRACE, Supervisor, Transition},
@@ -275,22 +275,7 @@ impl Life {
         match signal {
             Some(Signal::Event(event)) => self.event(event),
             Some(Signal::Alive) => {}
-            Some(Signal::CaughtUp(state)) => {
-                self.coalescer.flush(&mut self.out);
-                self.pass_on().await;
-                let Some(tree) = &mut self.tree else { return };
-                if tree.root().is_some_and(|root| !recovery::is_told(&state, root)) {
-                    return self.hangs(SESSION_GONE);
-                }
-                let known = if self.unread.is_some() { Known::ThisRun } else { Known::Log };
-                let missed =
-                    recovery::catch_up(self.book.view(), known, &state, tree, self.clock.timestamp());
-                let root = tree.root().map(ToOwned::to_owned);
-                missed.into_iter().for_each(|event| self.event(event));
-                if let Some(root) = root.filter(|root| recovery::is_idle(&state, root)) {
-                    self.turns.server_is_idle(recovery::is_answered(&state, &root));
-                }
-            }
+            Some(Signal::CaughtUp(state)) => self.caught_up(&state).await,
             Some(Signal::Ended(ended)) => self.ended(ended).await,
             None => {
                 let message = "the agent's stream ended without a word".to_owned();
