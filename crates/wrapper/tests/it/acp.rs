@@ -15,7 +15,10 @@ use protocol::{
     agent::Failed,
     view::{PartView, SessionView},
 };
-use rustix::process::{Pid, PidfdFlags, Signal as UnixSignal, kill_process, pidfd_open};
+use rustix::{
+    fs::{CWD, Mode, mkfifoat},
+    process::{Pid, PidfdFlags, Signal as UnixSignal, kill_process, pidfd_open},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -65,6 +68,19 @@ async fn files_are_those_of_the_work_folder() {
     agent.prompt("read /etc/hostname").await;
     agent.turn_over().await;
     assert!(agent.said().last().unwrap().contains("is not in the work folder"), "{:?}", agent.said());
+}
+
+#[tokio::test]
+async fn a_fifo_that_the_agent_wants_to_read_holds_nothing_up() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    let fifo = place.folder().join("fifo");
+    mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).unwrap();
+    agent.prompt("read fifo").await;
+    assert_eq!(agent.turn_over().await, "completed");
+    assert!(agent.said().last().unwrap().contains("is no regular file"), "{:?}", agent.said());
+    agent.running.control.stop().await;
+    assert!(matches!(agent.end().await, Ended::Exited { .. }));
 }
 
 #[tokio::test]

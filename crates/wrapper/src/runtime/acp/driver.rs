@@ -42,7 +42,8 @@ pub(super) struct Driver {
     pub(super) signals: mpsc::Sender<Signal>,
     pub(super) stop: CancellationToken,
     pub(super) open: Open,
-    /// Files that are read or written: whose request it was, and its answer.
+    /// Files that are read or written: whose request it was, and its answer. Nobody waits for them at the end, lest a disk that
+    /// hangs keeps the agent from being over.
     pub(super) files: JoinSet<(Value, Result<Value, RpcError>)>,
 }
 
@@ -117,7 +118,7 @@ impl Driver {
             }
         }
         drop((news, inbox));
-        self.files.shutdown().await;
+        self.process.end();
         self.terminals.stop().await;
         self.process.stop().await;
         drop(record);

@@ -1,10 +1,14 @@
-//! Files of the work folder, read and written for the agent (`fs/*`). Nothing outside of it is touched, whatever a path says.
+//! Files of the work folder, read and written for the agent (`fs/*`). Nothing outside of it is touched, whatever a path says, and
+//! nothing but regular files: a FIFO would keep whoever reads it waiting for ever.
 
 use std::{
-    io,
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Component, Path, PathBuf},
 };
 
+use rustix::fs::OFlags;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -32,11 +36,13 @@ struct Write {
 pub(super) fn read(folder: &Path, params: &Value) -> Result<Value, RpcError> {
     let Read { path, line, limit } = Read::deserialize(params).map_err(|error| invalid(error.to_string()))?;
     let path = inside(folder, &path)?;
-    let len = path.metadata().map_err(|error| failed(&path, &error))?.len();
+    let mut file = open(&path, OpenOptions::new().read(true))?;
+    let len = file.metadata().map_err(|error| failed(&path, &error))?.len();
     if len > FILE {
         return Err(invalid(format!("{} has {len} bytes, at most {FILE} can be read", path.display())));
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| failed(&path, &error))?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(|error| failed(&path, &error))?;
     let skipped = line.unwrap_or(1).saturating_sub(1);
     if skipped == 0 && limit.is_none() {
         return Ok(json!({ "content": text }));
@@ -58,8 +64,24 @@ pub(super) fn write(folder: &Path, params: &Value) -> Result<Value, RpcError> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(|error| failed(parent, &error))?;
     }
-    std::fs::write(&path, content).map_err(|error| failed(&path, &error))?;
+    let mut file = open(&path, OpenOptions::new().write(true).create(true).truncate(false))?;
+    let written = file.set_len(0).and_then(|()| file.write_all(content.as_bytes()));
+    written.map_err(|error| failed(&path, &error))?;
     Ok(json!({}))
+}
+
+/// Opens a regular file, and nothing else.
+fn open(path: &Path, how: &mut OpenOptions) -> Result<File, RpcError> {
+    let not_regular = || invalid(format!("{} is no regular file", path.display()));
+    // Opening a device may do something already.
+    if path.metadata().is_ok_and(|there| !there.is_file()) {
+        return Err(not_regular());
+    }
+    // What takes the file's place meanwhile is opened without waiting for its other end.
+    let how = how.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = how.open(path).map_err(|error| failed(path, &error))?;
+    let there = file.metadata().map_err(|error| failed(path, &error))?;
+    if there.is_file() { Ok(file) } else { Err(not_regular()) }
 }
 
 /// The folder a terminal is to run in.
@@ -96,6 +118,7 @@ fn failed(path: &Path, error: &io::Error) -> RpcError {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, Mode, mkfifoat};
     use tempfile::TempDir;
 
     use super::*;
@@ -133,6 +156,30 @@ mod tests {
             assert!(write(&folder, &json!({ "path": path, "content": "x" })).is_err(), "{path}");
         }
         assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1, "nothing was made there");
+    }
+
+    #[test]
+    fn a_fifo_a_socket_and_a_folder_are_refused_at_once() {
+        let (_keep, folder) = folder();
+        mkfifoat(CWD, folder.join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
+        std::fs::create_dir(folder.join("folder")).unwrap();
+        std::os::unix::fs::symlink("fifo", folder.join("link")).unwrap();
+        for path in ["fifo", "socket", "folder", "link"] {
+            let (read, write) = (json!({ "path": path }), json!({ "path": path, "content": "x" }));
+            for refused in [super::read(&folder, &read), super::write(&folder, &write)] {
+                let error = refused.unwrap_err();
+                assert!(error.message.ends_with("is no regular file"), "{path}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_takes_the_place_of_what_was_there() {
+        let (_keep, folder) = folder();
+        std::fs::write(folder.join("a"), "a long line that was there").unwrap();
+        write(&folder, &json!({ "path": "a", "content": "short" })).unwrap();
+        assert_eq!(std::fs::read_to_string(folder.join("a")).unwrap(), "short");
     }
 
     #[test]
