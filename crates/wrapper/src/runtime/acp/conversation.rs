@@ -192,12 +192,7 @@ impl Conversation {
             self.queue_changed();
             return (id, None);
         }
-        self.emit.event(
-            "session.turn.open",
-            Some(&self.session.id),
-            &json!({ "sessionID": self.session.id }),
-        );
-        (id, self.give_next())
+        (id, self.open_turn())
     }
 
     /// The agent's `session/update`.
@@ -288,10 +283,7 @@ impl Conversation {
             self.replied(id, PermissionReply::Reject);
         }
         // Somebody who says stop does not mean "and then go on with the next".
-        self.waiting.clear();
-        if self.queue_shown {
-            self.queue_changed();
-        }
+        self.lose_waiting("since the turn before it was aborted");
         Some(asks.into_values().map(|ask| cancelled(ask.request)).collect())
     }
 
@@ -321,8 +313,16 @@ impl Conversation {
             Err(_) if was_cancelled => (None, Some(aborted()), "interrupted"),
             Err(error) => (None, Some(provider_error(&error.reason())), "error"),
         };
-        let failed = error.is_some();
-        self.close_turn(finish, error, reason, !self.waiting.is_empty() && !failed)
+        let broke_off = was_cancelled || error.is_some();
+        self.close_prompt(finish, error);
+        if !broke_off && !self.waiting.is_empty() {
+            return self.give_next();
+        }
+        self.emit.session_updated(&mut self.session);
+        self.emit.idle(&self.session);
+        self.emit.turn_close(&self.session, reason);
+        // A turn that broke off is over as such; what waited behind it has one of its own.
+        if self.waiting.is_empty() { None } else { self.open_turn() }
     }
 
     /// The agent is gone: what was open ends here. Nothing is said of the end itself, which is the wrapper's to say.
@@ -331,7 +331,13 @@ impl Conversation {
         for id in mem::take(&mut self.asks).into_keys() {
             self.replied(&id, PermissionReply::Reject);
         }
-        self.waiting.clear();
+        self.lose_waiting("before it ended");
+    }
+
+    fn open_turn(&mut self) -> Option<Give> {
+        let data = json!({ "sessionID": self.session.id });
+        self.emit.event("session.turn.open", Some(&self.session.id), &data);
+        self.give_next()
     }
 
     fn give_next(&mut self) -> Option<Give> {
@@ -345,18 +351,13 @@ impl Conversation {
         Some(Give { message, content })
     }
 
-    fn close_turn(
-        &mut self,
-        finish: Option<&'static str>,
-        error: Option<Value>,
-        reason: &str,
-        goes_on: bool,
-    ) -> Option<Give> {
+    /// What the prompt came to is over: its tools, and the message that is open.
+    fn close_prompt(&mut self, finish: Option<&'static str>, error: Option<Value>) {
         if let Some(error) = &error {
             let data = json!({ "sessionID": self.session.id, "error": error });
             self.emit.event("session.error", Some(&self.session.id), &data);
         }
-        let mut turn = self.turn.take()?;
+        let Some(mut turn) = self.turn.take() else { return };
         for tool in turn.tools.values_mut() {
             tool.broken_off(&mut self.emit, &self.session);
         }
@@ -366,14 +367,6 @@ impl Conversation {
         if let Some(step) = turn.step.take() {
             self.close_step(step, finish, error);
         }
-        if goes_on {
-            return self.give_next();
-        }
-        self.waiting.clear();
-        self.emit.session_updated(&mut self.session);
-        self.emit.idle(&self.session);
-        self.emit.turn_close(&self.session, reason);
-        None
     }
 
     fn close_step(&mut self, mut step: Step, finish: Option<&'static str>, error: Option<Value>) {
@@ -471,6 +464,19 @@ impl Conversation {
     fn replied(&mut self, id: &str, reply: PermissionReply) {
         let data = json!({ "sessionID": self.session.id, "requestID": id, "reply": reply });
         self.emit.event("permission.replied", Some(&self.session.id), &data);
+    }
+
+    /// The agent is not given what waits any more: the log says so of each.
+    fn lose_waiting(&mut self, why: &str) {
+        for Waiting { user, .. } in mem::take(&mut self.waiting) {
+            let message = format!("the agent was not given the message {} {why}: it is lost", user.id);
+            let error = json!({ "name": "PromptLostError", "data": { "message": message } });
+            let data = json!({ "sessionID": self.session.id, "error": error });
+            self.emit.event("session.error", Some(&self.session.id), &data);
+        }
+        if self.queue_shown {
+            self.queue_changed();
+        }
     }
 
     fn queue_changed(&mut self) {

@@ -145,6 +145,9 @@ fn an_abort_answers_what_is_asked_and_closes_what_is_open() {
     let outcomes = talk.conversation.cancel(now).expect("a turn runs");
     assert_eq!(outcomes[0].result["outcome"]["outcome"], "cancelled");
     assert!(talk.ask(json!(8)).is_some(), "nobody is asked any more");
+    talk.take();
+    assert!(talk.last("session.error").contains("PromptLostError"), "what waited is lost, and that is said");
+    assert!(talk.last("session.queue.changed").contains(r#""queued":[]"#));
     assert_eq!(talk.finish("cancelled"), None, "what waited is not sent");
     assert_eq!(talk.view.pending().len(), 0);
     assert_eq!(talk.tool()["status"], "error");
@@ -175,6 +178,46 @@ fn a_refused_prompt_ends_the_turn_with_its_reason() {
     talk.take();
     assert_eq!(talk.closed(), ["error"]);
     assert!(talk.last("session.error").contains("the model is overloaded"));
+}
+
+#[test]
+fn a_prompt_that_waited_behind_one_that_failed_has_a_turn_of_its_own() {
+    let mut talk = Talk::begin();
+    talk.prompt("one");
+    talk.prompt("two");
+    let next = talk.finish("refusal").expect("the second one is due");
+    assert_eq!(next.content, [json!({ "type": "text", "text": "two" })]);
+    assert!(talk.last("session.queue.changed").contains(r#""queued":[]"#));
+    assert_eq!(talk.finish("end_turn"), None);
+    assert_eq!(talk.closed(), ["error", "completed"]);
+}
+
+#[test]
+fn a_prompt_that_comes_after_an_abort_has_a_turn_of_its_own() {
+    // The agent may have come to its end before it heard of the abort.
+    for (end, reason) in [("cancelled", "interrupted"), ("end_turn", "completed")] {
+        let mut talk = Talk::begin();
+        talk.prompt("one");
+        let now = talk.tick();
+        talk.conversation.cancel(now);
+        talk.prompt("two");
+        assert!(talk.finish(end).is_some(), "it was said after the abort, and is not meant by it");
+        assert_eq!(talk.closed(), [reason]);
+        talk.finish("end_turn");
+        assert_eq!(talk.closed(), [reason, "completed"]);
+    }
+}
+
+#[test]
+fn a_prompt_that_waits_when_the_agent_ends_is_told_as_lost() {
+    let mut talk = Talk::begin();
+    talk.prompt("one");
+    talk.prompt("two");
+    let now = talk.tick();
+    talk.conversation.gone(now);
+    talk.take();
+    assert!(talk.last("session.error").contains("PromptLostError"));
+    assert!(talk.last("session.queue.changed").contains(r#""queued":[]"#));
 }
 
 #[test]
