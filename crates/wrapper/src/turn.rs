@@ -4,7 +4,8 @@
 //!
 //! - One prompt at a time is in flight to the runtime: the next one goes only when its message was seen, or its turn is over. Agent
 //!   servers take prompts before they store them, and two quick ones may swap.
-//! - `queue` waits for the turn to be over, `boundary` goes while it runs, `interrupt` aborts it and then goes before all others.
+//! - `queue` waits for the turn to be over, `boundary` goes while it runs, `interrupt` aborts it and then goes before all others. An
+//!   agent that takes nothing while it works has no boundary before its turn is over.
 //! - A slash command begins a turn as a prompt does, and goes as one with the delivery `queue`.
 //! - A prompt that the runtime took and that is never seen is told, and so is an agent that does not end an aborted turn.
 //! - A turn that is over may have work after it: the next prompt goes when that is [`settled`](Turns::settled).
@@ -32,6 +33,17 @@ use crate::Moment;
 pub(crate) const PROMPT_PATIENCE: Duration = Duration::from_secs(30);
 /// Prompts that may wait.
 pub(crate) const QUEUE: usize = 64;
+
+/// When a runtime takes prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// While a turn runs as well, at its next step.
+    AtSteps,
+    /// Between turns.
+    BetweenTurns,
+    /// At any time: it does not tell the user's messages, so that there is nothing to wait for.
+    Always,
+}
 
 /// Names a prompt within a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,8 +73,7 @@ pub(crate) enum TurnOutput {
 #[derive(Debug)]
 pub(crate) struct Turns {
     root: String,
-    /// The runtime tells the user's messages, so that there is something to wait for.
-    paced: bool,
+    takes: Takes,
     /// How long an aborted turn may go on before its agent counts as hung.
     abort_limit: Duration,
     queue: VecDeque<(PromptNumber, Command)>,
@@ -98,17 +109,17 @@ struct Sent {
 }
 
 impl Turns {
-    /// No turn runs, and the agent takes no prompts before [`resume`](Self::resume). `known` are the user messages that are there already; `paced` is false for a runtime that does not tell
-    /// what users say.
+    /// No turn runs, and the agent takes no prompts before [`resume`](Self::resume). `known` are the user messages that are there
+    /// already.
     pub(crate) fn new(
         root: &str,
-        paced: bool,
+        takes: Takes,
         limits: &TurnLimitArgs,
         known: impl IntoIterator<Item = String>,
     ) -> Self {
         Self {
             root: root.to_owned(),
-            paced,
+            takes,
             abort_limit: Duration::from_secs(limits.abort_limit),
             queue: VecDeque::new(),
             sent: None,
@@ -391,18 +402,19 @@ impl Turns {
     }
 
     fn send_next(&mut self, now: Moment) {
-        while self.ready && !self.settling && (self.sent.is_none() || !self.paced) {
+        while self.ready && !self.settling && (self.sent.is_none() || self.takes == Takes::Always) {
             let may_go = |(_, command): &(PromptNumber, Command)| {
-                !self.paced
-                    || !self.open
-                    || (delivery(command) == Delivery::Boundary && self.aborting.is_none())
+                let joins = self.takes == Takes::AtSteps && self.aborting.is_none();
+                !self.open
+                    || self.takes == Takes::Always
+                    || (joins && delivery(command) == Delivery::Boundary)
             };
             let Some((number, command)) =
                 self.queue.iter().position(may_go).and_then(|at| self.queue.remove(at))
             else {
                 return;
             };
-            if self.paced {
+            if self.takes != Takes::Always {
                 self.sent = Some(Sent { number, due: now + PROMPT_PATIENCE, taken: false, opened: false });
             } else {
                 self.running.push(number);

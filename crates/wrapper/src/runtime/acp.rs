@@ -16,8 +16,8 @@
 //! | the answer to `session/prompt` | the end of the turn; `cancelled` is an abort, a refusal and an error are one |
 //! | any other update | an event `acp.<update>` with it |
 //!
-//! What it cannot: take files back (ACP has no such thing), take a second prompt while one is answered (it waits here, shown in
-//! the transcript, and is given when the agent is free).
+//! What it cannot: take files back (ACP has no such thing), take a second prompt while one is answered (it waits until the turn is
+//! over).
 
 mod content;
 mod conversation;

@@ -38,6 +38,23 @@ fn a_prompt_for_the_next_step_goes_once_the_one_before_was_seen() {
 }
 
 #[test]
+fn an_agent_that_takes_nothing_while_it_works_is_given_the_next_prompt_after_its_turn() {
+    let mut turns = Turns::new("root", Takes::BetweenTurns, &TurnLimitArgs::default(), []);
+    turns.resume(Moment::START);
+    turns.prompt(Moment::START, prompt("a", Delivery::Queue));
+    turns.prompt(Moment::START, prompt("b", Delivery::Boundary));
+    assert_eq!(sent(&drain(&mut turns)), ["a"]);
+    feed(&mut turns, &[user("u1"), assistant("a1", false)]);
+    assert_eq!(drain(&mut turns), []);
+    turns.prompt(Moment::START, prompt("c", Delivery::Interrupt));
+    assert_eq!(turns.poll(), Some(TurnOutput::Abort));
+    feed(&mut turns, &[assistant("a1", true), idle("root")]);
+    assert_eq!(sent(&drain(&mut turns)), ["c"], "what interrupts goes first");
+    feed(&mut turns, &[user("u2"), assistant("a2", true), idle("root")]);
+    assert_eq!(sent(&drain(&mut turns)), ["b"], "and nothing is lost by it");
+}
+
+#[test]
 fn nothing_is_sent_before_a_turn_is_settled() {
     let mut turns = running();
     turns.prompt(Moment::START, prompt("b", Delivery::Queue));
@@ -190,7 +207,7 @@ proptest! {
     /// an end to that, or runs a turn, which the watch looks at.
     #[test]
     fn p14_no_prompt_waits_for_nothing(steps in prop::collection::vec((0_u8..12, 0_u64..40_000), 1..80)) {
-        let mut turns = Turns::new("root", true, &TurnLimitArgs::default(), []);
+        let mut turns = Turns::new("root", Takes::AtSteps, &TurnLimitArgs::default(), []);
         let mut now = Moment::START;
         let mut last = None;
         for (step, (what, later)) in (0_u32..).zip(steps) {
@@ -291,7 +308,7 @@ fn a_queue_has_an_end() {
 
 #[test]
 fn a_recording_takes_every_step_at_once() {
-    let mut turns = Turns::new("root", false, &TurnLimitArgs::default(), []);
+    let mut turns = Turns::new("root", Takes::Always, &TurnLimitArgs::default(), []);
     turns.resume(Moment::START);
     for text in ["1", "2"] {
         turns.prompt(Moment::START, prompt(text, Delivery::Queue));
@@ -301,7 +318,7 @@ fn a_recording_takes_every_step_at_once() {
 
 #[test]
 fn a_prompt_waits_for_the_agent_to_be_there() {
-    let mut turns = Turns::new("root", true, &TurnLimitArgs::default(), []);
+    let mut turns = Turns::new("root", Takes::AtSteps, &TurnLimitArgs::default(), []);
     turns.prompt(Moment::START, prompt("a", Delivery::Queue));
     assert_eq!(drain(&mut turns), []);
     turns.resume(Moment::START);
@@ -322,7 +339,7 @@ impl Turns {
 }
 
 fn turns() -> Turns {
-    let mut turns = Turns::new("root", true, &TurnLimitArgs::default(), []);
+    let mut turns = Turns::new("root", Takes::AtSteps, &TurnLimitArgs::default(), []);
     turns.resume(Moment::START);
     turns
 }

@@ -43,7 +43,7 @@ use crate::{
     runtime::{AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, shape::ids::Ids},
     session_tree::SessionTree,
     supervisor::{Phase, SIGNAL_GRACE, Supervisor, Transition},
-    turn::{PromptNumber, TurnOutput, Turns, Watch},
+    turn::{PromptNumber, Takes, TurnOutput, Turns, Watch},
     workspace::{Workspace, WorkspaceError},
 };
 
@@ -142,11 +142,15 @@ impl Life {
         };
         let carried_out = CarriedOut::open(setup.state.path())
             .map_err(|source| RunError::StateDir { doing: "read which commands were carried out", source })?;
-        // Recordings tell no user's message for a step.
-        let paced = setup.runtime.name() != "replay";
+        let takes = match setup.runtime.name() {
+            // Recordings tell no user's message for a step.
+            "replay" => Takes::Always,
+            "acp" => Takes::BetweenTurns,
+            _ => Takes::AtSteps,
+        };
         let turns = Turns::new(
             session.as_deref().unwrap_or_default(),
-            paced,
+            takes,
             &setup.options.turn_limits,
             user_messages(book.view()),
         );
