@@ -112,15 +112,23 @@ async fn an_abort_reaches_the_agent() {
 async fn a_model_is_chosen_before_the_prompt_is_given() {
     let place = Place::new();
     let mut agent = place.start("").await;
-    let with = |model: &str| {
-        let model = ModelRef { provider_id: "fake".to_owned(), model_id: model.to_owned() };
-        Command::Prompt(Prompt { text: Some("model".to_owned()), model: Some(model), ..Prompt::default() })
-    };
-    agent.command(with("large")).await.unwrap();
+    agent.command(with_model("large")).await.unwrap();
     agent.turn_over().await;
     assert_eq!(agent.said().last().unwrap(), "fake/large");
-    let unknown = agent.command(with("huge")).await.unwrap_err();
+    let unknown = agent.command(with_model("huge")).await.unwrap_err();
     assert!(unknown.to_string().contains("the model fake/huge"), "{unknown}");
+}
+
+#[tokio::test]
+async fn an_abort_while_a_model_is_chosen_ends_the_turn_before_the_prompt_is_given() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.command(with_model("slow")).await.unwrap();
+    agent.command(Command::Abort).await.unwrap();
+    assert_eq!(agent.turn_over().await, "interrupted");
+    agent.prompt("say still here").await;
+    assert_eq!(agent.turn_over().await, "completed");
+    assert_eq!(agent.said(), ["model", "say still here", "still here"]);
 }
 
 #[tokio::test]
@@ -340,6 +348,12 @@ impl Agent {
         let record: Value = serde_json::from_str(&record).unwrap();
         i32::try_from(record["pid"].as_i64().unwrap()).unwrap()
     }
+}
+
+/// Asks which model answers, of that one.
+fn with_model(model: &str) -> Command {
+    let model = ModelRef { provider_id: "fake".to_owned(), model_id: model.to_owned() };
+    Command::Prompt(Prompt { text: Some("model".to_owned()), model: Some(model), ..Prompt::default() })
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);

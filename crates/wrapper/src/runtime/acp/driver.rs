@@ -189,12 +189,16 @@ impl Driver {
         if result.is_ok() && !self.open.steps.is_empty() {
             return self.send_next();
         }
-        self.open.sent = None;
-        self.open.steps.clear();
-        let stopped = result.map(|answer| Stopped {
+        self.finished(result.map(|answer| Stopped {
             reason: answer["stopReason"].as_str().unwrap_or("end_turn").to_owned(),
             usage: answer["usage"].is_object().then(|| usage(&answer["usage"])),
-        });
+        }))
+    }
+
+    /// The prompt is over.
+    fn finished(&mut self, stopped: Result<Stopped, RpcError>) -> Result<(), Deaf> {
+        self.open.sent = None;
+        self.open.steps.clear();
         match self.conversation.finished(self.clock.timestamp(), stopped) {
             Some(give) => self.give(give),
             None => {
@@ -267,10 +271,18 @@ impl Driver {
             }
             Command::Abort => {
                 let Some(outcomes) = self.conversation.cancel(now) else { return (Ok(None), Ok(())) };
-                self.open.settings.clear();
                 let told = outcomes.into_iter().try_for_each(|outcome| self.decide(outcome));
+                let was_given = self.open.steps.is_empty();
+                self.open.settings.clear();
                 let session = json!({ "sessionId": self.session });
-                (Ok(None), told.and_then(|()| self.pipe.notify("session/cancel", &session)))
+                let told = told.and_then(|()| {
+                    if was_given {
+                        return self.pipe.notify("session/cancel", &session);
+                    }
+                    // A model or mode is being chosen for it: the agent has nothing to cancel, and is not given the prompt.
+                    self.finished(Ok(Stopped { reason: "cancelled".to_owned(), usage: None }))
+                });
+                (Ok(None), told)
             }
             Command::Permission { id, reply, message: _ } => {
                 match self.conversation.answer(now, &id, reply) {

@@ -117,12 +117,14 @@ def main():
                 say("said long ago")
             update("available_commands_update", availableCommands=[{"name": "review", "description": "look"}])
             option = {"id": "m", "category": "model", "type": "select", "currentValue": "fake/small",
-                      "options": [{"value": "fake/small", "name": "S"}, {"value": "fake/large", "name": "L"}]}
+                      "options": [{"value": "fake/small", "name": "S"}, {"value": "fake/large", "name": "L"},
+                                  {"value": "fake/slow", "name": "never there"}]}
             result = {"configOptions": [option]}
             send({"id": number, "result": result if method == "session/load" else {"sessionId": SESSION, **result}})
         elif method == "session/set_config_option":
             model = params["value"]
-            send({"id": number, "result": {}})
+            if model != "fake/slow":
+                send({"id": number, "result": {}})
         elif method == "session/prompt":
             text = params["prompt"][0]["text"]
             if text.startswith("/"):
