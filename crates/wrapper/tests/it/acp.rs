@@ -108,6 +108,19 @@ async fn an_abort_reaches_the_agent() {
     assert_eq!(agent.turn_over().await, "completed");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_abort_reaches_an_agent_that_writes_without_an_end() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("flood").await;
+    agent.until("message.part.delta").await;
+    let control = agent.running.control.clone();
+    let abort = tokio::spawn(async move { control.command(Command::Abort).await });
+    let over = timeout(PATIENCE, agent.turn_over()).await.expect("the agent is told to stop");
+    assert_eq!(over, "interrupted");
+    abort.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn a_model_is_chosen_before_the_prompt_is_given() {
     let place = Place::new();

@@ -76,8 +76,8 @@ impl Driver {
                 flowing = self.flush() => if !flowing { break },
                 () = stop.cancelled() => break,
             }
+            // None goes before another: an agent that writes without an end is told to stop all the same.
             let done = tokio::select! {
-                biased;
                 () = stop.cancelled() => break,
                 line = self.pipe.next() => match line {
                     Some(line) => self.line(line),

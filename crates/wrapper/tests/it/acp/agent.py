@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -70,6 +71,12 @@ def perform(words):
         say("waiting")
         while receive().get("method") != "session/cancel":
             pass
+        return "cancelled"
+    elif verb == "flood":
+        while not select.select([sys.stdin], [], [], 0)[0]:
+            for _ in range(200):
+                say("x")
+        receive()
         return "cancelled"
     elif verb == "noise":
         print("npm warn something\n\n{not json", flush=True)
