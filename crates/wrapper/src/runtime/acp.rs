@@ -14,6 +14,7 @@
 //! | `session/request_permission` | `permission.asked`; once, always, reject choose `allow_once`, `allow_always`, `reject_once` |
 //! | `usage_update`, the turn's `usage` | tokens and cost of the message |
 //! | the answer to `session/prompt` | the end of the turn; `cancelled` is an abort, a refusal and an error are one |
+//! | text, thoughts, tools outside of a turn | a message that is complete from its beginning, which opens no turn |
 //! | any other update | an event `acp.<update>` with it |
 //!
 //! What it cannot: take files back (ACP has no such thing), take a second prompt while one is answered (it waits until the turn is
@@ -203,6 +204,7 @@ impl Acp {
             signals,
             stop,
             open: Open::default(),
+            pause: None,
             files: JoinSet::new(),
         };
         tasks.spawn(driver.run(inbox, newspaper, last, record));

@@ -4,6 +4,9 @@
 //! Invariant: after every call [`Conversation::poll`] yields what follows from it, in order. A turn that was opened is closed
 //! exactly once, with everything that was open in it.
 
+mod ask;
+mod step;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     mem,
@@ -12,12 +15,14 @@ use std::{
 use protocol::{NewEvent, PermissionReply, Prompt, Timestamp};
 use serde_json::{Value, json};
 
+pub(super) use self::ask::Outcome;
+use self::{ask::Ask, step::Step};
 use super::{
     content::{self, PromptCapabilities},
     rpc::RpcError,
     tool::Tool,
 };
-use crate::runtime::shape::emit::{Assistant, Emit, Model, Session, Tokens, User, dollars, parts_of, tokens};
+use crate::runtime::shape::emit::{Emit, Model, Session, Tokens, User, dollars, parts_of, tokens};
 
 /// The conversation.
 #[derive(Debug)]
@@ -25,6 +30,12 @@ pub(super) struct Conversation {
     emit: Emit,
     session: Session,
     turn: Option<Turn>,
+    /// What the agent says outside of a turn.
+    aside: Option<Step>,
+    /// Who was answered last.
+    user: User,
+    /// The tool calls of the turn, and of the one before it those that it left open.
+    tools: BTreeMap<String, Tool>,
     /// Prompts that are in the transcript and that the agent was not given yet.
     waiting: VecDeque<Waiting>,
     queue_shown: bool,
@@ -40,15 +51,6 @@ pub(super) struct Give {
     pub(super) message: String,
     /// ACP content blocks.
     pub(super) content: Vec<Value>,
-}
-
-/// The answer that an open `session/request_permission` gets.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Outcome {
-    /// The id of the agent's request.
-    pub(super) request: Value,
-    /// Its result.
-    pub(super) result: Value,
 }
 
 /// How the agent ended a prompt, if it did not refuse it.
@@ -68,36 +70,8 @@ struct Waiting {
 
 #[derive(Debug)]
 struct Turn {
-    user: User,
     step: Option<Step>,
-    tools: BTreeMap<String, Tool>,
-    /// The assistant's text came from a message of this name: another one begins another message.
-    said_in: Option<String>,
     cancelled: bool,
-}
-
-/// An assistant's message that is open.
-#[derive(Debug)]
-struct Step {
-    message: Assistant,
-    /// The text or the thought that is being said.
-    saying: Option<Saying>,
-    tokens: Tokens,
-}
-
-#[derive(Debug)]
-struct Saying {
-    kind: &'static str,
-    part: String,
-    text: String,
-    start: Timestamp,
-}
-
-/// A permission that waits for a person.
-#[derive(Debug)]
-struct Ask {
-    request: Value,
-    options: Vec<(String, String)>,
 }
 
 impl Conversation {
@@ -125,11 +99,21 @@ impl Conversation {
             cost_micros: 0,
             summary: None,
         };
+        let user = User {
+            id: String::new(),
+            created: now,
+            agent: session.agent.clone(),
+            model: session.model.clone(),
+            diffs: None,
+        };
         emit.session(if resumed { "session.updated" } else { "session.created" }, &session);
         Self {
             emit,
             session,
             turn: None,
+            aside: None,
+            user,
+            tools: BTreeMap::new(),
             waiting: VecDeque::new(),
             queue_shown: false,
             asks: BTreeMap::new(),
@@ -151,8 +135,7 @@ impl Conversation {
     /// A tool whose output is that of a terminal.
     pub(super) fn terminal_output(&mut self, now: Timestamp, terminal: &str, output: &str) {
         self.emit.now = now;
-        let Some(Turn { tools, .. }) = &mut self.turn else { return };
-        for tool in tools.values_mut().filter(|tool| tool.shows(terminal)) {
+        for tool in self.tools.values_mut().filter(|tool| tool.shows(terminal)) {
             tool.terminal_output(&mut self.emit, &self.session, output);
         }
     }
@@ -218,29 +201,32 @@ impl Conversation {
             }
             // The user's own words are in the transcript since they were said; the commands are the driver's.
             "user_message_chunk" | "available_commands_update" => {}
-            other => {
-                let data = json!({ "sessionID": self.session.id, "update": update });
-                self.emit.event(&format!("acp.{other}"), Some(&self.session.id), &data);
-            }
+            _ => self.pass_on(update),
         }
+    }
+
+    /// Whether the agent says something outside of a turn, which is over when it pauses.
+    pub(super) fn is_speaking_aside(&self) -> bool {
+        self.aside.is_some()
+    }
+
+    /// What the agent said outside of a turn is whole.
+    pub(super) fn pause(&mut self, now: Timestamp) {
+        self.emit.now = now;
+        self.close_aside();
     }
 
     /// The agent's `session/request_permission`. Returns its answer if nobody is there to give one.
     pub(super) fn ask(&mut self, now: Timestamp, request: Value, params: &Value) -> Option<Outcome> {
         self.emit.now = now;
+        let ask = Ask::new(request, params);
         if self.turn.as_ref().is_none_or(|turn| turn.cancelled) {
-            return Some(cancelled(request));
+            return Some(ask.cancelled());
         }
         let call = &params["toolCall"];
         self.tool(call);
         let call_id = call["toolCallId"].as_str().unwrap_or_default();
-        let turn = self.turn.as_ref()?;
-        let Some(tool) = turn.tools.get(call_id) else { return Some(cancelled(request)) };
-        let options = params["options"].as_array().into_iter().flatten();
-        let options = options.filter_map(|option| {
-            Some((option["kind"].as_str()?.to_owned(), option["optionId"].as_str()?.to_owned()))
-        });
-        let ask = Ask { request, options: options.collect() };
+        let Some(tool) = self.tools.get(call_id) else { return Some(ask.cancelled()) };
         let id = self.emit.id("per");
         let patterns = [tool.pattern()];
         let always: &[String] = if ask.offers("allow_always") { &patterns } else { &[] };
@@ -259,18 +245,7 @@ impl Conversation {
         self.emit.now = now;
         let ask = self.asks.remove(id)?;
         self.replied(id, reply);
-        let option = match reply {
-            PermissionReply::Once => ask.option(&["allow_once", "allow_always"]),
-            PermissionReply::Always => ask.option(&["allow_always", "allow_once"]),
-            PermissionReply::Reject => ask.option(&["reject_once", "reject_always"]),
-        };
-        Some(match option {
-            Some(option) => {
-                let result = json!({ "outcome": { "outcome": "selected", "optionId": option } });
-                Outcome { request: ask.request, result }
-            }
-            None => cancelled(ask.request),
-        })
+        Some(ask.answered(reply))
     }
 
     /// The turn is to end. Returns the answers that its open permissions get; the agent is to be told, too, if one runs.
@@ -284,7 +259,7 @@ impl Conversation {
         }
         // Somebody who says stop does not mean "and then go on with the next".
         self.lose_waiting("since the turn before it was aborted");
-        Some(asks.into_values().map(|ask| cancelled(ask.request)).collect())
+        Some(asks.into_values().map(Ask::cancelled).collect())
     }
 
     /// The agent has answered `session/prompt`. Returns what it is to be given next.
@@ -293,9 +268,8 @@ impl Conversation {
         let was_cancelled = self.turn.as_ref()?.cancelled;
         let (finish, error, reason) = match result {
             Ok(stopped) => {
-                if let (Some(step), Some(usage)) = (self.step(), stopped.usage) {
-                    step.tokens = usage;
-                }
+                let (step, ..) = self.step();
+                step.tokens = stopped.usage.unwrap_or(step.tokens);
                 match stopped.reason.as_str() {
                     "cancelled" => (None, Some(aborted()), "interrupted"),
                     "max_tokens" => (Some("length"), None, "completed"),
@@ -332,6 +306,7 @@ impl Conversation {
             self.replied(&id, PermissionReply::Reject);
         }
         self.lose_waiting("before it ended");
+        self.close_aside();
     }
 
     fn open_turn(&mut self) -> Option<Give> {
@@ -342,8 +317,12 @@ impl Conversation {
 
     fn give_next(&mut self) -> Option<Give> {
         let Waiting { user, content } = self.waiting.pop_front()?;
+        self.close_aside();
         let message = user.id.clone();
-        self.turn = Some(Turn { user, step: None, tools: BTreeMap::new(), said_in: None, cancelled: false });
+        self.user = user;
+        // Another turn may call its tools the same.
+        self.tools.retain(|_, tool| !tool.is_over());
+        self.turn = Some(Turn { step: None, cancelled: false });
         self.emit.busy(&self.session);
         if self.queue_shown {
             self.queue_changed();
@@ -357,14 +336,15 @@ impl Conversation {
             let data = json!({ "sessionID": self.session.id, "error": error });
             self.emit.event("session.error", Some(&self.session.id), &data);
         }
-        let Some(mut turn) = self.turn.take() else { return };
-        for tool in turn.tools.values_mut() {
+        // Some go on without the turn: what is said of those later is still heard.
+        self.tools.retain(|_, tool| tool.is_open());
+        for tool in self.tools.values_mut() {
             tool.broken_off(&mut self.emit, &self.session);
         }
-        if error.is_some() && turn.step.is_none() {
-            turn.step = Some(Step::begin(&mut self.emit, &self.session, &turn.user));
+        if error.is_some() {
+            self.step();
         }
-        if let Some(step) = turn.step.take() {
+        if let Some(step) = self.turn.take().and_then(|turn| turn.step) {
             self.close_step(step, finish, error);
         }
     }
@@ -386,46 +366,76 @@ impl Conversation {
         step.message.completed = Some(self.emit.now);
         self.emit.assistant(&self.session, &step.message);
         self.session.cost_micros += cost;
-        self.session.tokens = step.tokens;
+        if step.tokens != Tokens::default() {
+            self.session.tokens = step.tokens;
+        }
     }
 
-    /// The open step of the turn that runs; opened if there is none.
-    fn step(&mut self) -> Option<&mut Step> {
-        let turn = self.turn.as_mut()?;
-        let (emit, session, user) = (&mut self.emit, &self.session, &turn.user);
-        Some(turn.step.get_or_insert_with(|| Step::begin(emit, session, user)))
+    /// What was said outside of a turn is over.
+    fn close_aside(&mut self) {
+        if let Some(step) = self.aside.take() {
+            self.close_step(step, Some("stop"), None);
+        }
+    }
+
+    /// The message that is open, with what tells of it: that of the turn, or outside of one another, whose end nobody says. It is
+    /// opened if there is none.
+    fn step(&mut self) -> (&mut Step, &mut Emit, &Session) {
+        let Self { emit, session, turn, aside, user, .. } = self;
+        let completed = turn.is_none().then_some(emit.now);
+        let open = turn.as_mut().map_or(aside, |turn| &mut turn.step);
+        let step = open.get_or_insert_with(|| Step::begin(emit, session, user, completed));
+        (step, emit, session)
     }
 
     fn say(&mut self, kind: &'static str, update: &Value) {
         let text = content::text(&update["content"]);
-        let Some(turn) = &mut self.turn else {
-            tracing::debug!(kind, "the agent speaks outside of a turn: it is not heard");
-            return;
-        };
         if kind == "text"
             && let Some(name) = update["messageId"].as_str()
+            && !self.step().0.takes(name)
         {
-            let before = turn.said_in.replace(name.to_owned());
-            if before.is_some_and(|before| before != name)
-                && let Some(step) = turn.step.take()
-            {
-                self.close_step(step, Some("tool-calls"), None);
+            let turn = self.turn.as_mut();
+            match turn.map_or_else(|| self.aside.take(), |turn| turn.step.take()) {
+                Some(step) if self.turn.is_some() => self.close_step(step, Some("tool-calls"), None),
+                Some(step) => self.close_step(step, Some("stop"), None),
+                None => {}
             }
+            self.step().0.takes(name);
         }
-        self.step();
-        let Some(Turn { step: Some(step), .. }) = &mut self.turn else { return };
-        step.say(&mut self.emit, &self.session, kind, &text);
+        let (step, emit, session) = self.step();
+        step.say(emit, session, kind, &text);
     }
 
     fn tool(&mut self, update: &Value) {
         let Some(call) = update["toolCallId"].as_str() else { return };
-        let Some(step) = self.step() else { return };
-        let message = step.message.id.clone();
-        let Some(Turn { step: Some(step), tools, .. }) = &mut self.turn else { return };
-        step.hush(&mut self.emit, &self.session);
-        let tool =
-            tools.entry(call.to_owned()).or_insert_with(|| Tool::begin(&mut self.emit, &message, call));
-        tool.update(&mut self.emit, &self.session, update);
+        let begins = update["sessionUpdate"] == "tool_call";
+        if begins && self.tools.get(call).is_some_and(Tool::is_broken_off) {
+            // The call of this id was another turn's.
+            self.tools.remove(call);
+        }
+        if !self.tools.contains_key(call) {
+            if self.turn.is_none() && !begins {
+                // Nothing is known of the call but what changed.
+                return self.pass_on(update);
+            }
+            let (step, emit, _) = self.step();
+            let tool = Tool::begin(emit, &step.message.id, call);
+            self.tools.insert(call.to_owned(), tool);
+        }
+        let open = self.turn.as_mut().map_or(&mut self.aside, |turn| &mut turn.step);
+        if let Some(step) = open {
+            step.hush(&mut self.emit, &self.session);
+        }
+        if let Some(tool) = self.tools.get_mut(call) {
+            tool.update(&mut self.emit, &self.session, update);
+        }
+    }
+
+    /// An update that has no event of its own.
+    fn pass_on(&mut self, update: &Value) {
+        let kind = update["sessionUpdate"].as_str().unwrap_or_default();
+        let data = json!({ "sessionID": self.session.id, "update": update });
+        self.emit.event(&format!("acp.{kind}"), Some(&self.session.id), &data);
     }
 
     fn plan(&mut self, update: &Value) {
@@ -485,67 +495,6 @@ impl Conversation {
         let data = json!({ "sessionID": self.session.id, "queued": queued });
         self.emit.event("session.queue.changed", Some(&self.session.id), &data);
     }
-}
-
-impl Step {
-    fn begin(emit: &mut Emit, session: &Session, user: &User) -> Self {
-        let message = Assistant {
-            id: emit.id("msg"),
-            parent: user.id.clone(),
-            created: emit.now,
-            completed: None,
-            agent: user.agent.clone(),
-            model: user.model.clone(),
-            summary: false,
-            tokens: None,
-            cost_micros: 0,
-            finish: None,
-            error: None,
-        };
-        emit.assistant(session, &message);
-        let id = emit.id("prt");
-        emit.part(session, &message.id, &id, json!({ "type": "step-start" }));
-        Self { message, saying: None, tokens: Tokens::default() }
-    }
-
-    fn say(&mut self, emit: &mut Emit, session: &Session, kind: &'static str, text: &str) {
-        if self.saying.as_ref().is_some_and(|saying| saying.kind != kind) {
-            self.hush(emit, session);
-        }
-        let message = &self.message.id;
-        let saying = self.saying.get_or_insert_with(|| {
-            let saying = Saying { kind, part: emit.id("prt"), text: String::new(), start: emit.now };
-            let body = json!({ "type": kind, "text": "", "time": { "start": emit.now.unix_ms() } });
-            emit.part(session, message, &saying.part, body);
-            saying
-        });
-        saying.text.push_str(text);
-        emit.delta(session, message, &saying.part, text);
-    }
-
-    /// What was being said is whole.
-    fn hush(&mut self, emit: &mut Emit, session: &Session) {
-        if let Some(Saying { kind, part, text, start }) = self.saying.take() {
-            let time = json!({ "start": start.unix_ms(), "end": emit.now.unix_ms() });
-            emit.part(session, &self.message.id, &part, json!({ "type": kind, "text": text, "time": time }));
-        }
-    }
-}
-
-impl Ask {
-    fn offers(&self, kind: &str) -> bool {
-        self.options.iter().any(|(offered, _)| offered == kind)
-    }
-
-    /// The first option of the first of these kinds that is offered.
-    fn option(&self, kinds: &[&str]) -> Option<&str> {
-        let of = |kind: &&str| self.options.iter().find(|(offered, _)| offered == kind);
-        kinds.iter().find_map(of).map(|(_, id)| id.as_str())
-    }
-}
-
-fn cancelled(request: Value) -> Outcome {
-    Outcome { request, result: json!({ "outcome": { "outcome": "cancelled" } }) }
 }
 
 fn aborted() -> Value {

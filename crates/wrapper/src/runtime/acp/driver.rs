@@ -3,11 +3,16 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
+    time::Duration,
 };
 
 use protocol::{Command, Prompt};
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -27,6 +32,9 @@ use crate::{
     },
 };
 
+/// An agent that says nothing for so long has said what it had to say outside of a turn.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Everything around one conversation.
 #[derive(Debug)]
 pub(super) struct Driver {
@@ -42,6 +50,8 @@ pub(super) struct Driver {
     pub(super) signals: mpsc::Sender<Signal>,
     pub(super) stop: CancellationToken,
     pub(super) open: Open,
+    /// When what the agent says outside of a turn counts as said, if it says no more.
+    pub(super) pause: Option<Instant>,
     /// Files that are read or written: whose request it was, and its answer. Nobody waits for them at the end, lest a disk that
     /// hangs keeps the agent from being over.
     pub(super) files: JoinSet<(Value, Result<Value, RpcError>)>,
@@ -97,6 +107,11 @@ impl Driver {
                         Ok(())
                     }
                 },
+                () = at(self.pause) => {
+                    self.pause = None;
+                    self.conversation.pause(self.clock.timestamp());
+                    Ok(())
+                }
                 Some(news) = news.recv() => self.news(news),
                 request = inbox.recv() => match request {
                     Some(Request { command, answer }) => {
@@ -171,6 +186,7 @@ impl Driver {
         let now = self.clock.timestamp();
         self.settings.update(update);
         self.conversation.update(now, update);
+        self.pause = self.conversation.is_speaking_aside().then(|| Instant::now() + PAUSE);
         // A terminal may have written before a tool shows it.
         for content in update["content"].as_array().into_iter().flatten() {
             if let Some(id) = content["terminalId"].as_str()
@@ -353,6 +369,14 @@ impl Driver {
 
     fn decide(&mut self, outcome: Outcome) -> Result<(), Deaf> {
         self.pipe.respond(&outcome.request, &Ok(outcome.result))
+    }
+}
+
+/// Waits until then; for ever, if there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -34,6 +34,8 @@ enum Status {
     Running,
     Completed,
     Failed,
+    /// Its turn ended under it.
+    BrokenOff,
 }
 
 impl Tool {
@@ -102,19 +104,27 @@ impl Tool {
     /// What its terminal has written so far.
     pub(super) fn terminal_output(&mut self, emit: &mut Emit, session: &Session, output: &str) {
         self.terminal = Some(output.to_owned());
-        if !self.is_over() {
+        if self.is_open() {
             self.show(emit, session);
         }
     }
 
-    /// The turn ends under it.
+    /// The turn ends under it. What the agent says of it later is taken all the same.
     pub(super) fn broken_off(&mut self, emit: &mut Emit, session: &Session) {
-        if !self.is_over() {
-            self.status = Status::Failed;
-            self.raw_output = json!("Tool execution aborted");
-            self.content.clear();
+        if self.is_open() {
+            self.status = Status::BrokenOff;
             self.show(emit, session);
         }
+    }
+
+    /// Whether its turn ended under it.
+    pub(super) fn is_broken_off(&self) -> bool {
+        self.status == Status::BrokenOff
+    }
+
+    /// Whether it is still at work.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.status, Status::Pending | Status::Running)
     }
 
     /// Whether its output is that of this terminal.
@@ -155,7 +165,8 @@ impl Tool {
         }
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether the agent said how it ended.
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.status, Status::Completed | Status::Failed)
     }
 
@@ -176,6 +187,10 @@ impl Tool {
             Status::Failed => json!({
                 "status": "error", "input": input, "error": self.output(), "metadata": self.metadata(session),
                 "time": ended,
+            }),
+            Status::BrokenOff => json!({
+                "status": "error", "input": input, "error": "Tool execution aborted",
+                "metadata": self.metadata(session), "time": ended,
             }),
         };
         let body = json!({ "type": "tool", "tool": self.name(), "callID": self.call, "state": state });
@@ -222,8 +237,10 @@ impl Tool {
         Value::Object(metadata)
     }
 
+    /// What it changes; nothing, if nobody knows whether it did.
     fn diffs(&self) -> impl Iterator<Item = &Value> {
-        self.content.iter().filter(|content| content["type"] == "diff")
+        let known = if self.is_broken_off() { &[] } else { self.content.as_slice() };
+        known.iter().filter(|content| content["type"] == "diff")
     }
 
     /// What it says: its content, else what it gives raw.

@@ -3,7 +3,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use protocol::{
     Seq,
-    view::{PartView, SessionView},
+    model::{Message, Role},
+    view::{MessageView, PartView, SessionView},
 };
 
 use super::*;
@@ -221,6 +222,84 @@ fn a_prompt_that_waits_when_the_agent_ends_is_told_as_lost() {
 }
 
 #[test]
+fn what_the_agent_says_outside_of_a_turn_is_a_message_that_opens_none() {
+    let mut talk = Talk::begin();
+    talk.prompt("hi");
+    talk.finish("end_turn");
+    for text in ["the background ", "build is done"] {
+        let content = json!({ "type": "text", "text": text });
+        talk.update(&json!({ "sessionUpdate": "agent_message_chunk", "content": content }));
+        assert_eq!(talk.open_messages(), 0);
+    }
+    assert!(talk.conversation.is_speaking_aside());
+    let now = talk.tick();
+    talk.conversation.pause(now);
+    talk.take();
+    assert_eq!(talk.said(), ["hi", "the background build is done"]);
+    assert!(talk.parts().last().is_some_and(|part| part["type"] == "step-finish"), "it is whole");
+    assert_eq!(talk.closed().len(), talk.count("session.turn.open"));
+    talk.prompt("thanks");
+    talk.update(
+        &json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "welcome" } }),
+    );
+    assert_eq!(talk.open_messages(), 1, "a turn has messages of its own");
+}
+
+#[test]
+fn what_is_said_outside_of_a_turn_is_over_when_one_begins_or_the_agent_ends() {
+    let mut talk = Talk::begin();
+    let chunk =
+        json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "welcome" } });
+    talk.update(&chunk);
+    talk.prompt("hi");
+    assert!(!talk.conversation.is_speaking_aside());
+    talk.finish("end_turn");
+    talk.update(&chunk);
+    let now = talk.tick();
+    talk.conversation.gone(now);
+    talk.take();
+    let texts: Vec<Value> = talk.parts().into_iter().filter(|part| part["type"] == "text").collect();
+    let ended = texts.iter().filter(|text| text["time"]["end"].is_number()).count();
+    assert_eq!((texts.len(), ended), (3, 2), "the agent's have an end");
+}
+
+#[test]
+fn a_tool_that_outlives_its_turn_shows_what_came_of_it() {
+    let mut talk = Talk::begin();
+    talk.prompt("build");
+    let call = json!({
+        "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "make", "kind": "execute", "status": "in_progress",
+    });
+    talk.update(&call);
+    talk.finish("end_turn");
+    assert_eq!(talk.tool()["error"], "Tool execution aborted");
+    let over = json!({
+        "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "completed", "rawOutput": "built",
+    });
+    talk.update(&over);
+    assert_eq!((&talk.tool()["status"], &talk.tool()["output"]), (&json!("completed"), &json!("built")));
+    assert_eq!(talk.tools().len(), 1, "it is the same call");
+    // Another call of the same id is another one.
+    talk.prompt("again");
+    talk.update(&call);
+    talk.finish("end_turn");
+    talk.prompt("and again");
+    talk.update(&call);
+    assert_eq!(talk.tools().len(), 3);
+}
+
+#[test]
+fn an_update_of_a_call_that_is_not_known_is_passed_on_outside_of_a_turn() {
+    let mut talk = Talk::begin();
+    talk.update(&json!({ "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "completed" }));
+    assert!(talk.last("acp.tool_call_update").contains("c1"));
+    talk.update(
+        &json!({ "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "make", "kind": "execute" }),
+    );
+    assert_eq!((talk.tools().len(), talk.open_messages()), (1, 0));
+}
+
+#[test]
 fn the_plan_is_the_todo_list() {
     let mut talk = Talk::begin();
     talk.prompt("plan");
@@ -306,6 +385,9 @@ proptest! {
         while talk.conversation.turn.is_some() {
             talk.finish("end_turn");
         }
+        // What the agent does outside of a turn is over with the next one.
+        talk.prompt("the last one");
+        talk.finish("end_turn");
         prop_assert_eq!(talk.closed().len(), talk.count("session.turn.open"));
         prop_assert!(opened <= talk.count("session.turn.open"));
         prop_assert!(talk.tools().iter().all(is_over));
@@ -431,6 +513,13 @@ impl Talk {
 
     fn tool(&self) -> Value {
         self.tools().last().expect("a tool was called")["state"].clone()
+    }
+
+    /// Messages of the agent that are not complete: a turn that runs has one.
+    fn open_messages(&self) -> usize {
+        let session = self.view.session(SESSION).expect("the session is there");
+        let is_open = |info: &&Message| info.role == Role::Assistant && info.time.completed.is_none();
+        session.messages().into_iter().filter_map(MessageView::info).filter(is_open).count()
     }
 
     fn count(&self, kind: &str) -> usize {
