@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gastown_wrapper::{
@@ -94,6 +94,21 @@ async fn a_terminal_runs_in_the_work_folder_and_its_output_is_the_tools() {
     assert_eq!(said["output"], format!("{}\nwrong\n", place.folder().display()));
     let tool = agent.parts().into_iter().find(|part| part["type"] == "tool").unwrap();
     assert_eq!((&tool["state"]["status"], &tool["state"]["output"]), (&json!("completed"), &said["output"]));
+}
+
+#[tokio::test]
+async fn a_command_that_writes_much_is_shown_now_and_then_and_in_full_at_its_end() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    let begun = Instant::now();
+    agent.prompt("terminal seq 100000").await;
+    agent.turn_over().await;
+    let tool = agent.parts().into_iter().find(|part| part["type"] == "tool").unwrap();
+    let output = tool["state"]["output"].as_str().unwrap();
+    assert!(output.starts_with("1\n2\n") && output.ends_with("\n100000\n"), "{} bytes", output.len());
+    // Besides the call's own updates.
+    let allowed = begun.elapsed().as_millis() / 150 + 3;
+    assert!(agent.tool_updates <= allowed, "{} updates, at most {allowed}", agent.tool_updates);
 }
 
 #[tokio::test]
@@ -258,6 +273,7 @@ struct Agent {
     running: RunningAgent,
     view: SessionView,
     seq: u64,
+    tool_updates: u128,
     ended: Option<Ended>,
 }
 
@@ -291,12 +307,12 @@ impl Place {
 
     async fn start(&self, how: &str) -> Agent {
         let running = self.try_start(how, None).await.unwrap();
-        Agent { running, view: SessionView::default(), seq: 0, ended: None }
+        Agent { running, view: SessionView::default(), seq: 0, tool_updates: 0, ended: None }
     }
 
     async fn resume(&self, session: &str) -> Agent {
         let running = self.try_start("", Some(session)).await.unwrap();
-        Agent { running, view: SessionView::default(), seq: 0, ended: None }
+        Agent { running, view: SessionView::default(), seq: 0, tool_updates: 0, ended: None }
     }
 }
 
@@ -335,6 +351,7 @@ impl Agent {
             match timeout(PATIENCE, self.running.signals.recv()).await.expect("the agent says something")? {
                 Signal::Event(event) => {
                     self.seq += 1;
+                    self.tool_updates += u128::from(event.data.json().contains(r#""type":"tool""#));
                     self.view.apply(&event.clone().at(Seq::new(self.seq)));
                     return Some(event);
                 }

@@ -112,6 +112,10 @@ impl Driver {
                     self.conversation.pause(self.clock.timestamp());
                     Ok(())
                 }
+                () = at(self.terminals.due()) => {
+                    self.show_terminals();
+                    Ok(())
+                }
                 Some(news) = news.recv() => self.news(news),
                 request = inbox.recv() => match request {
                     Some(Request { command, answer }) => {
@@ -126,6 +130,7 @@ impl Driver {
             is_deaf = done == Err(Deaf);
         }
         let stopped = stop.is_cancelled() || inbox.is_closed();
+        self.show_terminals();
         self.conversation.gone(self.clock.timestamp());
         while let Some(event) = self.conversation.poll() {
             if self.signals.try_send(Signal::Event(event)).is_err() {
@@ -185,6 +190,10 @@ impl Driver {
     fn updated(&mut self, update: &Value) {
         let now = self.clock.timestamp();
         self.settings.update(update);
+        // A call that is over takes no output any more.
+        if !update["toolCallId"].is_null() {
+            self.show_terminals();
+        }
         self.conversation.update(now, update);
         self.pause = self.conversation.is_speaking_aside().then(|| Instant::now() + PAUSE);
         // A terminal may have written before a tool shows it.
@@ -213,6 +222,7 @@ impl Driver {
 
     /// The prompt is over.
     fn finished(&mut self, stopped: Result<Stopped, RpcError>) -> Result<(), Deaf> {
+        self.show_terminals();
         self.open.sent = None;
         self.open.steps.clear();
         match self.conversation.finished(self.clock.timestamp(), stopped) {
@@ -249,7 +259,10 @@ impl Driver {
                 None => return Ok(()),
             },
             "terminal/kill" => self.terminals.kill(&params),
-            "terminal/release" => self.terminals.release(&params),
+            "terminal/release" => {
+                self.show_terminals();
+                self.terminals.release(&params)
+            }
             _ => Err(RpcError::new(METHOD_NOT_FOUND, format!("this client has no {method}"))),
         };
         self.pipe.respond(&id, &result)
@@ -257,11 +270,7 @@ impl Driver {
 
     fn news(&mut self, news: News) -> Result<(), Deaf> {
         match news {
-            News::Wrote(terminal, bytes) => {
-                if let Some(output) = self.terminals.wrote(&terminal, &bytes) {
-                    self.conversation.terminal_output(self.clock.timestamp(), &terminal, &output);
-                }
-            }
+            News::Wrote(terminal, bytes) => self.terminals.wrote(&terminal, &bytes),
             News::Ended(terminal) => {
                 if let Some((waiting, status)) = self.terminals.ended(&terminal) {
                     for request in waiting {
@@ -271,6 +280,14 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Shows what terminals wrote since this was done last.
+    fn show_terminals(&mut self) {
+        let now = self.clock.timestamp();
+        for (terminal, output) in self.terminals.unseen() {
+            self.conversation.terminal_output(now, &terminal, &output);
+        }
     }
 
     fn command(&mut self, command: Command) -> (Result<Option<Value>, CommandError>, Result<(), Deaf>) {

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::{io::AsyncReadExt as _, process::ChildStdout, sync::mpsc};
+use tokio::{io::AsyncReadExt as _, process::ChildStdout, sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -22,6 +22,8 @@ use crate::runtime::process::{AgentProcess, Launch};
 const TERMINALS: usize = 32;
 /// Bytes of output that are kept of one, if the agent names no limit of its own below it.
 const OUTPUT: usize = 1024 * 1024;
+/// How long what a command writes may wait to be shown with what it writes next: all of it is shown each time.
+const UNSEEN: Duration = Duration::from_millis(150);
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -33,6 +35,8 @@ pub(super) struct Terminals {
     environment: Vec<(OsString, OsString)>,
     open: BTreeMap<String, Terminal>,
     count: u64,
+    /// When what was not shown yet is to be.
+    due: Option<Instant>,
     news: mpsc::Sender<News>,
     tasks: TaskTracker,
 }
@@ -52,6 +56,8 @@ struct Terminal {
     output: Vec<u8>,
     limit: usize,
     truncated: bool,
+    /// It wrote something that was not shown.
+    unseen: bool,
     ended: bool,
     /// Requests of `terminal/wait_for_exit`.
     waiting: Vec<Value>,
@@ -89,6 +95,7 @@ impl Terminals {
             environment,
             open: BTreeMap::new(),
             count: 0,
+            due: None,
             news,
             tasks: TaskTracker::new(),
         }
@@ -129,6 +136,7 @@ impl Terminals {
             output: Vec::new(),
             limit,
             truncated: false,
+            unseen: false,
             ended: false,
             waiting: Vec::new(),
         };
@@ -177,9 +185,11 @@ impl Terminals {
         Ok(json!({}))
     }
 
-    /// Takes what a command wrote. Returns all that is kept of it.
-    pub(super) fn wrote(&mut self, id: &str, bytes: &[u8]) -> Option<String> {
-        let terminal = self.open.get_mut(id)?;
+    /// Takes what a command wrote, which is to be [shown](Self::unseen) when it is [due](Self::due).
+    pub(super) fn wrote(&mut self, id: &str, bytes: &[u8]) {
+        let Some(terminal) = self.open.get_mut(id) else { return };
+        terminal.unseen = true;
+        self.due.get_or_insert_with(|| Instant::now() + UNSEEN);
         terminal.output.extend_from_slice(bytes);
         if let Some(over) = terminal.output.len().checked_sub(terminal.limit).filter(|over| *over > 0) {
             // The beginning goes, at a character's edge, as ACP wants it.
@@ -188,7 +198,22 @@ impl Terminals {
             terminal.output.drain(..cut);
             terminal.truncated = true;
         }
-        Some(terminal.text())
+    }
+
+    /// When there is something to be shown.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// The terminals that wrote something since this was asked last, with all that is kept of it.
+    pub(super) fn unseen(&mut self) -> Vec<(String, String)> {
+        self.due = None;
+        let unseen = self.open.iter_mut().filter(|(_, terminal)| terminal.unseen);
+        let show = |(id, terminal): (&String, &mut Terminal)| {
+            terminal.unseen = false;
+            (id.clone(), terminal.text())
+        };
+        unseen.map(show).collect()
     }
 
     /// All that is kept of what a command wrote; nothing if it wrote nothing yet.

@@ -185,7 +185,7 @@ impl Tool {
                 "metadata": self.metadata(session), "time": ended,
             }),
             Status::Failed => json!({
-                "status": "error", "input": input, "error": self.output(), "metadata": self.metadata(session),
+                "status": "error", "input": input, "error": self.reason(), "metadata": self.metadata(session),
                 "time": ended,
             }),
             Status::BrokenOff => json!({
@@ -213,11 +213,13 @@ impl Tool {
 
     fn metadata(&self, session: &Session) -> Value {
         let mut metadata = self.raw_output["metadata"].as_object().cloned().unwrap_or_default();
+        // An output may be long, and is said once: by the state that has a place for it, else here.
+        metadata.remove("output");
         if self.kind == "execute" {
-            metadata.insert("output".to_owned(), json!(self.output()));
-            if let Some(code) =
-                self.raw_output["exitCode"].as_i64().or_else(|| self.raw_output["exit_code"].as_i64())
-            {
+            if self.has_output_besides() {
+                metadata.insert("output".to_owned(), json!(self.output()));
+            }
+            if let Some(code) = self.exit_code() {
                 metadata.insert("exit".to_owned(), json!(code));
             }
         }
@@ -241,6 +243,31 @@ impl Tool {
     fn diffs(&self) -> impl Iterator<Item = &Value> {
         let known = if self.is_broken_off() { &[] } else { self.content.as_slice() };
         known.iter().filter(|content| content["type"] == "diff")
+    }
+
+    /// Its output is not what its state says.
+    fn has_output_besides(&self) -> bool {
+        match self.status {
+            Status::Running | Status::BrokenOff => true,
+            Status::Failed => self.terminal.is_some(),
+            Status::Pending | Status::Completed => false,
+        }
+    }
+
+    fn exit_code(&self) -> Option<i64> {
+        self.raw_output["exitCode"].as_i64().or_else(|| self.raw_output["exit_code"].as_i64())
+    }
+
+    /// Why it failed: what it says, but for a command in a terminal, whose output has a place of its own.
+    fn reason(&self) -> String {
+        if self.kind != "execute" || self.terminal.is_none() {
+            return self.output();
+        }
+        match (self.raw_output["error"].as_str(), self.exit_code()) {
+            (Some(error), _) => error.to_owned(),
+            (None, Some(code)) => format!("the command ended with exit code {code}"),
+            (None, None) => "the command failed".to_owned(),
+        }
     }
 
     /// What it says: its content, else what it gives raw.

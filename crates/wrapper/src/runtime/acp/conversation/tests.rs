@@ -113,6 +113,32 @@ fn what_a_terminal_writes_is_the_output_of_the_tool_that_shows_it() {
 }
 
 #[test]
+fn the_output_of_a_command_is_said_once_however_it_ends() {
+    let content = json!([{ "type": "terminal", "terminalId": "term_1" }]);
+    let raw = json!({ "output": "building\n", "exitCode": 2, "metadata": { "output": "building\n" } });
+    for (status, said) in [
+        ("in_progress", &["metadata", "output"][..]),
+        ("completed", &["output"]),
+        ("failed", &["metadata", "output"]),
+    ] {
+        let mut talk = Talk::begin();
+        talk.prompt("run");
+        talk.update(&json!({
+            "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "make", "kind": "execute", "content": content,
+        }));
+        let now = talk.tick();
+        talk.conversation.terminal_output(now, "term_1", "building\n");
+        talk.update(&json!({
+            "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": status, "rawOutput": raw,
+        }));
+        let place = said.iter().fold(talk.tool(), |value, name| value[name].clone());
+        assert_eq!(place, "building\n", "{status}");
+        assert_eq!(talk.last("message.part.updated").matches("building").count(), 1, "{status}");
+        assert_eq!(talk.tool()["metadata"]["exit"], 2, "{status}");
+    }
+}
+
+#[test]
 fn a_permission_is_answered_with_the_option_of_its_kind() {
     for (reply, option) in [
         (PermissionReply::Once, "once"),
