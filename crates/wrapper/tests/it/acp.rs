@@ -97,6 +97,17 @@ async fn a_terminal_runs_in_the_work_folder_and_its_output_is_the_tools() {
 }
 
 #[tokio::test]
+async fn who_waits_for_the_end_of_a_terminal_is_told_when_it_is_released() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("release").await;
+    assert_eq!(agent.turn_over().await, "completed");
+    let said: Value = serde_json::from_str(agent.said().last().unwrap()).unwrap();
+    assert_eq!(said["status"]["exitCode"], 128 + 15);
+    assert!(said["again"]["message"].as_str().unwrap().contains("there is no terminal"), "{said}");
+}
+
+#[tokio::test]
 async fn a_command_that_writes_much_is_shown_now_and_then_and_in_full_at_its_end() {
     let place = Place::new();
     let mut agent = place.start("").await;

@@ -59,6 +59,8 @@ struct Terminal {
     /// It wrote something that was not shown.
     unseen: bool,
     ended: bool,
+    /// The agent knows it no more; it is here for those who wait for its end.
+    released: bool,
     /// Requests of `terminal/wait_for_exit`.
     waiting: Vec<Value>,
 }
@@ -138,6 +140,7 @@ impl Terminals {
             truncated: false,
             unseen: false,
             ended: false,
+            released: false,
             waiting: Vec::new(),
         };
         self.open.insert(id.clone(), terminal);
@@ -178,16 +181,22 @@ impl Terminals {
         Ok(json!({}))
     }
 
-    /// `terminal/release`: nobody wants it any more.
+    /// `terminal/release`: its command is to end, and nobody asks for it any more but who waits for that already.
     pub(super) fn release(&mut self, params: &Value) -> Result<Value, RpcError> {
-        let (id, _) = self.named(params)?;
-        self.open.remove(&id);
+        let (id, terminal) = self.named(params)?;
+        if terminal.ended {
+            self.open.remove(&id);
+        } else if let Some(terminal) = self.open.get_mut(&id) {
+            terminal.released = true;
+            terminal.output = Vec::new();
+            terminal.process.end();
+        }
         Ok(json!({}))
     }
 
     /// Takes what a command wrote, which is to be [shown](Self::unseen) when it is [due](Self::due).
     pub(super) fn wrote(&mut self, id: &str, bytes: &[u8]) {
-        let Some(terminal) = self.open.get_mut(id) else { return };
+        let Some(terminal) = self.open.get_mut(id).filter(|terminal| !terminal.released) else { return };
         terminal.unseen = true;
         self.due.get_or_insert_with(|| Instant::now() + UNSEEN);
         terminal.output.extend_from_slice(bytes);
@@ -225,7 +234,11 @@ impl Terminals {
     pub(super) fn ended(&mut self, id: &str) -> Option<(Vec<Value>, Value)> {
         let terminal = self.open.get_mut(id)?;
         terminal.ended = true;
-        Some((std::mem::take(&mut terminal.waiting), terminal.exit_status()))
+        let told = (std::mem::take(&mut terminal.waiting), terminal.exit_status());
+        if terminal.released {
+            self.open.remove(id);
+        }
+        Some(told)
     }
 
     /// Ends them all, and waits until they are gone. Nobody may listen to their news any more.
@@ -242,7 +255,8 @@ impl Terminals {
 
     fn named(&self, params: &Value) -> Result<(String, &Terminal), RpcError> {
         let id = params["terminalId"].as_str().unwrap_or_default();
-        let found = self.open.get(id).map(|terminal| (id.to_owned(), terminal));
+        let open = self.open.get(id).filter(|terminal| !terminal.released);
+        let found = open.map(|terminal| (id.to_owned(), terminal));
         found.ok_or_else(|| RpcError::new(INVALID_PARAMS, format!("there is no terminal {id:?}")))
     }
 

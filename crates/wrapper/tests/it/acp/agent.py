@@ -9,6 +9,8 @@ import time
 
 SESSION = "ses_fake"
 answers = 0
+# Answers to other requests than the one that is waited for.
+others = []
 
 
 def send(message):
@@ -34,6 +36,7 @@ def ask(method, params):
             return message.get("result", message.get("error"))
         if message.get("method") == "session/cancel":
             return "cancelled"
+        others.append(message)
 
 
 def update(update_kind, **fields):
@@ -67,6 +70,15 @@ def perform(words):
         update("tool_call_update", toolCallId="c1", status="completed", rawOutput=output)
         say(json.dumps({"status": status, "output": output["output"]}))
         ask("terminal/release", {"terminalId": terminal})
+    elif verb == "release":
+        # Somebody still waits for it.
+        terminal = ask("terminal/create", {"command": "sleep", "args": ["1000"]})["terminalId"]
+        send({"id": "waits", "method": "terminal/wait_for_exit", "params": {"sessionId": SESSION, "terminalId": terminal}})
+        ask("terminal/release", {"terminalId": terminal})
+        again = ask("terminal/output", {"terminalId": terminal})
+        while not (answers_of := [message for message in others if message.get("id") == "waits"]):
+            others.append(receive())
+        say(json.dumps({"status": answers_of[0]["result"], "again": again}))
     elif verb == "wait":
         say("waiting")
         while receive().get("method") != "session/cancel":
