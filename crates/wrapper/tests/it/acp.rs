@@ -159,6 +159,59 @@ async fn a_model_is_chosen_before_the_prompt_is_given() {
 }
 
 #[tokio::test]
+async fn a_mode_is_chosen_before_the_prompt_is_given() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    let with = |mode: &str| {
+        let (text, agent) = (Some("mode".to_owned()), Some(mode.to_owned()));
+        Command::Prompt(Prompt { text, agent, ..Prompt::default() })
+    };
+    agent.command(with("plan")).await.unwrap();
+    agent.turn_over().await;
+    assert_eq!(agent.said().last().unwrap(), "plan");
+    let unknown = agent.command(with("fly")).await.unwrap_err();
+    assert!(unknown.to_string().contains("the mode fly"), "{unknown}");
+}
+
+#[tokio::test]
+async fn what_is_attached_to_a_prompt_goes_as_what_the_agent_can_take() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    let file = |mime: &str, name: &str, url: &str| json!({ "type": "file", "mime": mime, "filename": name, "url": url });
+    let parts = vec![
+        file("image/png", "a.png", "data:image/png;base64,iVBO"),
+        file("text/plain", "b.txt", "file:///w/b.txt"),
+    ];
+    let prompt = Prompt { text: Some("content".to_owned()), parts: Some(parts), ..Prompt::default() };
+    agent.command(Command::Prompt(prompt)).await.unwrap();
+    agent.turn_over().await;
+    let given: Value = serde_json::from_str(agent.said().last().unwrap()).unwrap();
+    let expected = json!([
+        { "type": "text", "text": "content" },
+        { "type": "image", "mimeType": "image/png", "data": "iVBO" },
+        { "type": "resource_link", "uri": "file:///w/b.txt", "name": "b.txt", "mimeType": "text/plain" },
+    ]);
+    assert_eq!(given, expected);
+}
+
+#[tokio::test]
+async fn mcp_servers_are_given_with_the_session_new_or_gone_on_with() {
+    let place = Place::new();
+    let servers = json!([{ "name": "clock", "command": "/bin/clock", "args": [], "env": [] }]);
+    let file = place.0.path().join("servers.json");
+    std::fs::write(&file, servers.to_string()).unwrap();
+    for resume in [None, Some("ses_fake")] {
+        let running = place.acp("").with_mcp_servers(&file).start(place.asked(resume)).await.unwrap();
+        let mut agent = Agent::new(running);
+        agent.prompt("servers").await;
+        agent.turn_over().await;
+        let given: Value = serde_json::from_str(agent.said().last().unwrap()).unwrap();
+        assert_eq!(given, servers, "{resume:?}");
+        agent.running.control.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn an_abort_while_a_model_is_chosen_ends_the_turn_before_the_prompt_is_given() {
     let place = Place::new();
     let mut agent = place.start("").await;
@@ -311,23 +364,29 @@ impl Place {
     }
 
     async fn try_start(&self, how: &str, resume: Option<&str>) -> Result<RunningAgent, Failed> {
+        self.acp(how).start(self.asked(resume)).await
+    }
+
+    fn acp(&self, how: &str) -> Acp {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/acp/agent.py");
         let command = vec!["python3".into(), script.into_os_string(), how.into()];
-        Acp::new(command, guard()).start(self.asked(resume)).await
+        Acp::new(command, guard())
     }
 
     async fn start(&self, how: &str) -> Agent {
-        let running = self.try_start(how, None).await.unwrap();
-        Agent { running, view: SessionView::default(), seq: 0, tool_updates: 0, ended: None }
+        Agent::new(self.try_start(how, None).await.unwrap())
     }
 
     async fn resume(&self, session: &str) -> Agent {
-        let running = self.try_start("", Some(session)).await.unwrap();
-        Agent { running, view: SessionView::default(), seq: 0, tool_updates: 0, ended: None }
+        Agent::new(self.try_start("", Some(session)).await.unwrap())
     }
 }
 
 impl Agent {
+    fn new(running: RunningAgent) -> Self {
+        Self { running, view: SessionView::default(), seq: 0, tool_updates: 0, ended: None }
+    }
+
     async fn command(&self, command: Command) -> Result<Option<Value>, CommandError> {
         timeout(PATIENCE, self.running.control.command(command)).await.expect("a command is answered")
     }

@@ -114,7 +114,7 @@ def main():
     if how == "exits":
         print("no api key", file=sys.stderr)
         sys.exit(3)
-    model = "small"
+    model, mode, servers = "small", "build", []
     while True:
         message = receive()
         method, number = message.get("method"), message.get("id")
@@ -123,7 +123,7 @@ def main():
             send({"id": number, "result": {
                 "protocolVersion": 7 if how == "future" else 1,
                 "agentInfo": {"name": "Fake", "version": "1.2"},
-                "agentCapabilities": {"loadSession": True},
+                "agentCapabilities": {"loadSession": True, "promptCapabilities": {"image": True}},
                 "authMethods": [{"id": "login", "name": "Login", "description": "run `fake login`"}],
             }})
         elif method == "session/new" and how == "login":
@@ -138,19 +138,25 @@ def main():
             option = {"id": "m", "category": "model", "type": "select", "currentValue": "fake/small",
                       "options": [{"value": "fake/small", "name": "S"}, {"value": "fake/large", "name": "L"},
                                   {"value": "fake/slow", "name": "never there"}]}
-            result = {"configOptions": [option]}
+            servers = params["mcpServers"]
+            modes = {"currentModeId": "build", "availableModes": [{"id": "build", "name": "B"}, {"id": "plan", "name": "P"}]}
+            result = {"configOptions": [option], "modes": modes}
             send({"id": number, "result": result if method == "session/load" else {"sessionId": SESSION, **result}})
         elif method == "session/set_config_option":
             model = params["value"]
             if model != "fake/slow":
                 send({"id": number, "result": {}})
+        elif method == "session/set_mode":
+            mode = params["modeId"]
+            send({"id": number, "result": {}})
         elif method == "session/prompt":
             text = params["prompt"][0]["text"]
             if text.startswith("/"):
                 say("command " + text)
                 reason = "end_turn"
-            elif text == "model":
-                say(model)
+            elif text in ("model", "mode", "servers", "content"):
+                facts = {"model": model, "mode": mode, "servers": json.dumps(servers), "content": json.dumps(params["prompt"])}
+                say(facts[text])
                 reason = "end_turn"
             else:
                 reason = perform(text.split())

@@ -337,6 +337,45 @@ fn the_plan_is_the_todo_list() {
 }
 
 #[test]
+fn a_message_has_the_tokens_of_its_turn_and_its_share_of_the_cost() {
+    let mut talk = Talk::begin();
+    for (cost, share, input) in [(0.25, 0.25, 10), (1.0, 0.75, 20)] {
+        talk.prompt("hi");
+        talk.update(
+            &json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "yes" } }),
+        );
+        let cost = json!({ "amount": cost, "currency": "USD" });
+        talk.update(&json!({ "sessionUpdate": "usage_update", "used": 1200, "size": 200_000, "cost": cost }));
+        let usage = Tokens { input, output: 3, reasoning: 2, cache_read: 5, cache_write: 1 };
+        let now = talk.tick();
+        talk.conversation.finished(now, Ok(Stopped { reason: "end_turn".to_owned(), usage: Some(usage) }));
+        talk.take();
+        let info: Value = serde_json::from_str(&talk.last("message.updated")).unwrap();
+        let step = talk.parts().pop().unwrap();
+        for said in [&info["info"], &step] {
+            assert_eq!((&said["cost"], &said["tokens"]["input"]), (&json!(share), &json!(input)));
+            assert_eq!(said["tokens"]["cache"], json!({ "read": 5, "write": 1 }));
+            assert_eq!(said["tokens"]["total"], json!(input + 11));
+        }
+    }
+    let session: Value = serde_json::from_str(&talk.last("session.updated")).unwrap();
+    assert_eq!(session["info"]["cost"], json!(1.0), "the session has the cost of all");
+}
+
+#[test]
+fn an_agent_that_counts_no_tokens_of_a_turn_says_what_fills_its_context() {
+    let mut talk = Talk::begin();
+    talk.prompt("hi");
+    talk.update(
+        &json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "yes" } }),
+    );
+    talk.update(&json!({ "sessionUpdate": "usage_update", "used": 1200, "size": 200_000 }));
+    talk.finish("end_turn");
+    let info: Value = serde_json::from_str(&talk.last("message.updated")).unwrap();
+    assert_eq!(info["info"]["tokens"]["input"], 1200);
+}
+
+#[test]
 fn what_is_not_known_is_passed_on_whole() {
     let mut talk = Talk::begin();
     talk.update(&json!({ "sessionUpdate": "hologram", "shape": [1, 2] }));
