@@ -61,6 +61,18 @@ pub(super) fn text(block: &Value) -> String {
     .unwrap_or_default()
 }
 
+/// The todo list that a plan is.
+pub(super) fn todos(plan: &Value) -> Vec<Value> {
+    let entries = plan["entries"].as_array().into_iter().flatten();
+    let todo = |entry: &Value| {
+        let text = |field: &str, otherwise: &str| entry[field].as_str().unwrap_or(otherwise).to_owned();
+        json!({
+            "content": text("content", ""), "status": text("status", "pending"), "priority": text("priority", "medium"),
+        })
+    };
+    entries.map(todo).collect()
+}
+
 /// The base64 of a data URL.
 fn data_of(url: &str) -> Option<&str> {
     url.strip_prefix("data:")?.split_once(";base64,").map(|(_, data)| data)

@@ -185,7 +185,10 @@ impl Conversation {
             "agent_message_chunk" => self.say("text", update),
             "agent_thought_chunk" => self.say("reasoning", update),
             "tool_call" | "tool_call_update" => self.tool(update),
-            "plan" => self.plan(update),
+            "plan" => {
+                let data = json!({ "sessionID": self.session.id, "todos": content::todos(update) });
+                self.emit.event("todo.updated", Some(&self.session.id), &data);
+            }
             "usage_update" => self.usage(update),
             "session_info_update" => {
                 if let Some(title) = update["title"].as_str() {
@@ -436,22 +439,6 @@ impl Conversation {
         let kind = update["sessionUpdate"].as_str().unwrap_or_default();
         let data = json!({ "sessionID": self.session.id, "update": update });
         self.emit.event(&format!("acp.{kind}"), Some(&self.session.id), &data);
-    }
-
-    fn plan(&mut self, update: &Value) {
-        let entries = update["entries"].as_array().into_iter().flatten();
-        let todos: Vec<Value> = entries
-            .map(|entry| {
-                let text =
-                    |field: &str, otherwise: &str| entry[field].as_str().unwrap_or(otherwise).to_owned();
-                json!({
-                    "content": text("content", ""), "status": text("status", "pending"),
-                    "priority": text("priority", "medium"),
-                })
-            })
-            .collect();
-        let data = json!({ "sessionID": self.session.id, "todos": todos });
-        self.emit.event("todo.updated", Some(&self.session.id), &data);
     }
 
     fn usage(&mut self, update: &Value) {
