@@ -149,7 +149,7 @@ fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
 
 fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.context("the threads that do the work cannot be started")?.block_on(command)
+    ::wrapper::run_to_end(runtime.context("the threads that do the work cannot be started")?, command)
 }
 
 /// An event is little work for a wrapper: to hand it from thread to thread costs more than that (docs/performance.md).

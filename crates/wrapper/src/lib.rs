@@ -50,7 +50,7 @@ pub use guard::{GuardArgs, guard};
 pub use log_tail::LogTail;
 pub use options::{Options, OptionsError};
 pub use runtime::RuntimeKind;
-pub use shutdown::{Shutdown, ShutdownLevel, ShutdownTrigger};
+pub use shutdown::{Shutdown, ShutdownLevel, ShutdownTrigger, run_to_end};
 pub use turn::TurnLimitArgs;
 pub use workspace::WorkspaceArgs;
 pub use wrapper::{RunError, Surroundings, run, run_in};

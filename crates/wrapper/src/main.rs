@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use gastown_wrapper::{GuardArgs, Options, Shutdown, guard, run};
+use gastown_wrapper::{GuardArgs, Options, Shutdown, guard, run, run_to_end};
 
 /// Run one coding agent and connect it to a relay
 #[derive(Debug, Parser)]
@@ -41,7 +41,7 @@ fn main() -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || log.clone()).init();
     // One thread: an event is little work, and handing it from thread to thread costs more than that (docs/performance.md).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("the runtime cannot be started")?.block_on(wrap(options))
+    run_to_end(runtime.context("the runtime cannot be started")?, wrap(options))
 }
 
 async fn wrap(options: Options) -> anyhow::Result<ExitCode> {

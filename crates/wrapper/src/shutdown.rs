@@ -1,6 +1,18 @@
 //! Telling a wrapper to end: first to drain, then at once.
 
-use tokio::sync::watch;
+use std::time::Duration;
+
+use tokio::{runtime::Runtime, sync::watch};
+
+/// How long threads that still wait when all else is done, for a disk that hangs say, may keep the process.
+const LEFT_BEHIND: Duration = Duration::from_secs(2);
+
+/// Runs what a process is for to its end. A thread that waits for ever does not keep it from ending.
+pub fn run_to_end<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    done
+}
 
 /// How urgently a wrapper is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -78,7 +90,26 @@ impl ShutdownTrigger {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread};
+
     use super::*;
+
+    #[test]
+    fn a_thread_that_waits_for_ever_does_not_keep_the_process() {
+        let (keep, waits) = mpsc::channel::<()>();
+        let (done, told) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let work = async {
+                // It is not waited for.
+                drop(tokio::task::spawn_blocking(move || waits.recv()));
+                "done"
+            };
+            done.send(run_to_end(runtime, work))
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok("done"));
+        drop(keep);
+    }
 
     #[tokio::test]
     async fn a_drain_can_become_now_but_not_the_other_way_round() {
