@@ -31,6 +31,8 @@ use super::{Dial, LinkError, Token, dial::Io};
 
 /// Frames that wait to be written: what fits goes out with one flush.
 const FRAMES: usize = 16;
+/// Bytes that are read at once. All of them are zeroed for each look whether something came, and what a relay says is short.
+const READ_BUFFER: usize = 4 * 1024;
 /// A flush that takes longer has a dead peer.
 const WRITE: Duration = Duration::from_millis(limits::DEAD_MS);
 /// How long to wait for the other side's last words before the connection is dropped.
@@ -122,6 +124,7 @@ impl Endpoint {
         let config = WebSocketConfig::default()
             .max_message_size(Some(self.largest))
             .max_frame_size(Some(self.largest))
+            .read_buffer_size(READ_BUFFER)
             .max_write_buffer_size(4 * FromWrapper::MAX_BYTES);
         let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let port = self.url.port_or_known_default().unwrap_or_default();
