@@ -1,7 +1,7 @@
 //! The outbox: every event of the agent, numbered and on disk until the relay has it (§6).
 //!
-//! A thread of its own does the disk's work, so that no await ever waits in a system call. [`Outbox`] is the handle. In a
-//! simulation, whose time stands still until every task waits, a task does it.
+//! Whoever asks does the disk's work: to write or read a few events in the system's cache takes less than to wake a thread for it. What
+//! waits for the disk itself, or moves much, is done by a thread for such work, so that no await waits for it in a system call.
 
 mod file;
 pub(crate) mod rules;
@@ -9,18 +9,15 @@ mod spool;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
+    sync::Arc,
     time::Duration,
 };
 
 use protocol::{NewEvent, ProducerId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, watch};
 
+use rules::Kind;
 use spool::{Pushed, Spool};
-
-/// Requests that wait for the disk. Each caller waits for its own, so that this bounds callers, not events.
-const REQUESTS: usize = 64;
 
 /// How much an outbox holds, and how long it holds its caller back.
 #[derive(Debug, Clone)]
@@ -94,16 +91,11 @@ pub struct Progress {
 pub struct Outbox {
     producer: ProducerId,
     patience: Duration,
-    requests: mpsc::Sender<Request>,
     progress: watch::Receiver<Progress>,
-    server: Arc<Mutex<Option<Server>>>,
-}
-
-/// What does the disk's work.
-#[derive(Debug)]
-enum Server {
-    Thread(JoinHandle<()>),
-    Task(tokio::task::JoinHandle<()>),
+    /// Absent when it was closed.
+    disk: Arc<Mutex<Option<Disk>>>,
+    /// There is no thread for what takes long.
+    in_task: bool,
 }
 
 impl Outbox {
@@ -112,38 +104,25 @@ impl Outbox {
     /// # Errors
     /// When the folder cannot be used, or another wrapper has it.
     pub fn open(dir: impl Into<PathBuf>, limits: OutboxLimits) -> Result<Self, OutboxError> {
-        Self::served(&dir.into(), limits, |mut disk, mut inbox| {
-            let serve = move || while inbox.blocking_recv().is_some_and(|request| disk.serve(request)) {};
-            let thread = std::thread::Builder::new().name("outbox".to_owned()).spawn(serve);
-            let thread = thread.map_err(|source| OutboxError::Disk { doing: "start its thread", source })?;
-            Ok(Server::Thread(thread))
-        })
+        Self::of(&dir.into(), limits, false)
     }
 
-    /// As [`Self::open`], but a task of this runtime does the disk's work, and blocks while it does: for simulations on
-    /// virtual time, which nothing outside of the runtime may hold up.
+    /// As [`Self::open`], but whoever asks does what takes long as well, and blocks while it does: for simulations on virtual time,
+    /// which nothing outside of the runtime may hold up.
     ///
     /// # Errors
     /// When the folder cannot be used, or another wrapper has it.
     pub fn open_in_task(dir: impl Into<PathBuf>, limits: OutboxLimits) -> Result<Self, OutboxError> {
-        Self::served(&dir.into(), limits, |mut disk, mut inbox| {
-            let serve = async move { while inbox.recv().await.is_some_and(|request| disk.serve(request)) {} };
-            Ok(Server::Task(tokio::spawn(serve)))
-        })
+        Self::of(&dir.into(), limits, true)
     }
 
-    fn served(
-        dir: &Path,
-        limits: OutboxLimits,
-        begin: impl FnOnce(Disk, mpsc::Receiver<Request>) -> Result<Server, OutboxError>,
-    ) -> Result<Self, OutboxError> {
+    fn of(dir: &Path, limits: OutboxLimits, in_task: bool) -> Result<Self, OutboxError> {
         let patience = limits.patience;
         let spool = Spool::open(dir, limits)?;
         let producer = spool.producer().clone();
         let (publish, progress) = watch::channel(spool.progress());
-        let (requests, inbox) = mpsc::channel(REQUESTS);
-        let server = begin(Disk { spool, publish }, inbox)?;
-        Ok(Self { producer, patience, requests, progress, server: Arc::new(Mutex::new(Some(server))) })
+        let disk = Arc::new(Mutex::new(Some(Disk { spool, publish })));
+        Ok(Self { producer, patience, progress, disk, in_task })
     }
 
     /// Who numbers the events: the same over restarts of the wrapper.
@@ -168,7 +147,13 @@ impl Outbox {
         loop {
             progress.mark_unchanged();
             let drop = tokio::time::Instant::now() >= give_up;
-            let pushed = self.ask(|answer| Request::Push { events: events.clone(), drop, answer }).await?;
+            let work = if drop || events.iter().any(|event| Kind::of(event) == Kind::Outcome) {
+                Work::Long
+            } else {
+                Work::Short
+            };
+            let events = events.clone();
+            let pushed = self.with(work, move |spool| spool.push(&events, drop)).await?;
             match pushed {
                 Pushed::Done => return Ok(()),
                 // Whether an ack came or the time is over, the next round finds out.
@@ -189,7 +174,7 @@ impl Outbox {
         max_events: usize,
         max_bytes: usize,
     ) -> Result<Option<Batch>, OutboxError> {
-        self.ask(|answer| Request::PendingAfter { after, max_events, max_bytes, answer }).await
+        self.with(Work::Short, move |spool| spool.pending_after(after, max_events, max_bytes)).await
     }
 
     /// Everything that waits for an ack, with its numbers, oldest first: what an earlier run left, before anything is pushed.
@@ -197,7 +182,7 @@ impl Outbox {
     /// # Errors
     /// When the disk failed.
     pub async fn pending(&self) -> Result<Vec<(u64, NewEvent)>, OutboxError> {
-        self.ask(|answer| Request::Pending { answer }).await
+        self.with(Work::Long, |spool| spool.pending()).await
     }
 
     /// Everything through this number is committed by the relay.
@@ -205,7 +190,7 @@ impl Outbox {
     /// # Errors
     /// When the disk failed.
     pub async fn ack(&self, through: u64) -> Result<(), OutboxError> {
-        self.ask(|answer| Request::Ack { through, answer }).await
+        self.with(Work::Short, move |spool| spool.ack(through)).await
     }
 
     /// A relay says through which number it has everything, at the beginning of a link. What it can no longer get is named;
@@ -214,7 +199,7 @@ impl Outbox {
     /// # Errors
     /// When the disk failed.
     pub async fn resume(&self, acked: u64) -> Result<(), OutboxError> {
-        self.ask(|answer| Request::Resume { acked, answer }).await
+        self.with(Work::Long, move |spool| spool.resume(acked)).await
     }
 
     /// The relay will never take the event of this number: it is named as lost, with this reason.
@@ -222,7 +207,7 @@ impl Outbox {
     /// # Errors
     /// When the disk failed.
     pub async fn replace(&self, number: u64, reason: &'static str) -> Result<(), OutboxError> {
-        self.ask(|answer| Request::Replace { number, reason, answer }).await
+        self.with(Work::Long, move |spool| spool.replace(number, reason)).await
     }
 
     /// How far it is, to look at and to wait for.
@@ -240,38 +225,33 @@ impl Outbox {
 
     /// Ends the disk's work and gives the folder free. Whoever still has a handle gets [`OutboxError::Closed`].
     pub async fn close(self) {
-        let _ = self.requests.send(Request::Close).await;
-        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // It ends as soon as it has written what was asked before.
-        match server {
-            Some(Server::Thread(thread)) => drop(tokio::task::spawn_blocking(move || thread.join()).await),
-            Some(Server::Task(task)) => drop(task.await),
-            None => {}
-        }
+        self.disk.lock().await.take();
     }
 
-    async fn ask<T>(
+    /// Does this one thing with the disk. What was begun is done to its end, also when nobody waits for it any more.
+    async fn with<T: Send + 'static>(
         &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, OutboxError>>) -> Request,
+        work: Work,
+        asked: impl FnOnce(&mut Spool) -> Result<T, OutboxError> + Send + 'static,
     ) -> Result<T, OutboxError> {
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(request(answer)).await.map_err(|_| OutboxError::Closed)?;
-        answered.await.map_err(|_| OutboxError::Closed)?
+        let mut disk = Arc::clone(&self.disk).lock_owned().await;
+        let done = move || disk.as_mut().ok_or(OutboxError::Closed)?.serve(asked);
+        match work {
+            Work::Long if !self.in_task => {
+                tokio::task::spawn_blocking(done).await.map_err(|_| OutboxError::Closed)?
+            }
+            Work::Short | Work::Long => done(),
+        }
     }
 }
 
-type Answer<T> = oneshot::Sender<Result<T, OutboxError>>;
-
-/// What the disk's thread is asked.
-#[derive(Debug)]
-enum Request {
-    Push { events: Arc<[NewEvent]>, drop: bool, answer: Answer<Pushed> },
-    PendingAfter { after: u64, max_events: usize, max_bytes: usize, answer: Answer<Option<Batch>> },
-    Pending { answer: Answer<Vec<(u64, NewEvent)>> },
-    Ack { through: u64, answer: Answer<()> },
-    Resume { acked: u64, answer: Answer<()> },
-    Replace { number: u64, reason: &'static str, answer: Answer<()> },
-    Close,
+/// How much is asked of the disk.
+#[derive(Debug, Clone, Copy)]
+enum Work {
+    /// A few events in the system's cache.
+    Short,
+    /// It may wait for a sync, or for all that waits to be written again.
+    Long,
 }
 
 /// The disk's end of an outbox.
@@ -282,48 +262,19 @@ struct Disk {
 }
 
 impl Disk {
-    /// Does what is asked; false when it is to end. Progress is published before an answer is given, so that whoever got
-    /// one sees it. An answer that nobody waits for any more is nobody's loss.
-    fn serve(&mut self, request: Request) -> bool {
-        match request {
-            Request::Push { events, drop, answer } => {
-                let pushed = self.spool.push(&events, drop);
-                self.tell();
-                let _ = answer.send(pushed);
-            }
-            Request::PendingAfter { after, max_events, max_bytes, answer } => {
-                let _ = answer.send(self.spool.pending_after(after, max_events, max_bytes));
-            }
-            Request::Pending { answer } => {
-                let _ = answer.send(self.spool.pending());
-            }
-            Request::Ack { through, answer } => {
-                let done = self.spool.ack(through);
-                self.tell();
-                let _ = answer.send(done);
-            }
-            Request::Resume { acked, answer } => {
-                let done = self.spool.resume(acked);
-                self.tell();
-                let _ = answer.send(done);
-            }
-            Request::Replace { number, reason, answer } => {
-                let done = self.spool.replace(number, reason);
-                self.tell();
-                let _ = answer.send(done);
-            }
-            Request::Close => return false,
-        }
-        true
-    }
-
-    fn tell(&self) {
+    /// Does what is asked. Progress is published before there is an answer, so that whoever got one sees it.
+    fn serve<T>(
+        &mut self,
+        asked: impl FnOnce(&mut Spool) -> Result<T, OutboxError>,
+    ) -> Result<T, OutboxError> {
+        let done = asked(&mut self.spool);
         let progress = self.spool.progress();
         self.publish.send_if_modified(|last| {
             let changed = *last != progress;
             *last = progress;
             changed
         });
+        done
     }
 }
 

@@ -1,4 +1,4 @@
-//! The ledger and its files together: what the disk's thread does, one call at a time.
+//! The ledger and its files together: what is done with the disk, one call at a time.
 
 use std::path::Path;
 

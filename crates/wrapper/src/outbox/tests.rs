@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use futures_util::FutureExt as _;
 use protocol::{RawData, Timestamp, limits};
 
 use super::*;
@@ -33,7 +34,7 @@ async fn numbers_go_on_when_everything_was_acked_before_the_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outbox_in_a_task_takes_no_time_and_leaves_what_one_in_a_thread_reads() {
+async fn an_outbox_without_a_thread_takes_no_time_and_leaves_what_any_other_reads() {
     let dir = tempfile::tempdir().unwrap();
     let began = tokio::time::Instant::now();
     let outbox = Outbox::open_in_task(dir.path(), OutboxLimits::default()).unwrap();
@@ -43,6 +44,25 @@ async fn an_outbox_in_a_task_takes_no_time_and_leaves_what_one_in_a_thread_reads
     assert_eq!(began.elapsed(), Duration::ZERO);
     let outbox = open(dir.path(), OutboxLimits::default());
     assert_eq!(outbox.pending().await.unwrap(), [(2, outcome(2))]);
+}
+
+#[tokio::test]
+async fn a_piece_of_text_is_written_sent_and_acked_without_waking_a_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path(), OutboxLimits::default());
+    outbox.push(vec![delta(1)]).now_or_never().unwrap().unwrap();
+    let batch = outbox.pending_after(0, 8, usize::MAX).now_or_never().unwrap().unwrap().unwrap();
+    assert_eq!(batch.events, [delta(1)]);
+    outbox.ack(1).now_or_never().unwrap().unwrap();
+    assert_eq!(outbox.progress().borrow().acked, 1);
+}
+
+#[tokio::test]
+async fn what_was_begun_is_written_though_nobody_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path(), OutboxLimits::default());
+    let _ = outbox.push(vec![outcome(1)]).now_or_never();
+    assert_eq!(outbox.pending().await.unwrap(), [(1, outcome(1))]);
 }
 
 #[tokio::test]

@@ -242,7 +242,7 @@ impl World {
         self.wrapper = Wrapper::start(&self.relay, &self.folder);
     }
 
-    /// Ends it as the death of its process does, which takes the outbox from it at once: here, its thread has to let go first.
+    /// Ends it as the death of its process does, which takes the outbox from it at once: here, what was begun with it ends first.
     pub(crate) async fn kill(&mut self) {
         self.wrapper.run.abort();
         assert!((&mut self.wrapper.run).await.unwrap_err().is_cancelled());
