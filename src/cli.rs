@@ -155,7 +155,7 @@ fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Re
 /// An event is little work for a wrapper: to hand it from thread to thread costs more than that (docs/performance.md).
 fn in_one_thread<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("the thread that does the work cannot be prepared")?.block_on(command)
+    ::wrapper::run_to_end(runtime.context("the thread that does the work cannot be prepared")?, command)
 }
 
 /// What the process says of itself goes to stderr; what a command was asked for goes to stdout.
