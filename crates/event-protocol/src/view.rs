@@ -10,6 +10,7 @@
 
 mod apply;
 mod ask;
+mod bound;
 mod json;
 mod message;
 mod notice;

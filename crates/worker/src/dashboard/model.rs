@@ -13,6 +13,11 @@ use super::{element, timeline::Timeline};
 
 /// How long an open turn may be silent while no tool runs (§10, the third layer of health).
 const STALL: Duration = Duration::from_secs(300);
+/// Bytes of payloads in one agent's fold: a quarter of what its log may have, since pages are made of it. An agent that is
+/// watched for days says more than that.
+const PAYLOADS: usize = 16 * 1024 * 1024;
+/// Events from one look at that to the next.
+const LOOK_EVERY: u64 = 256;
 /// Raw events in the side panel.
 const RECENT: usize = 40;
 /// Minutes of the density picture on the fleet page.
@@ -84,6 +89,9 @@ impl Model {
     /// Takes the next event.
     pub(crate) fn apply(&mut self, event: &Event) {
         self.view.apply(event);
+        if event.seq.get().is_multiple_of(LOOK_EVERY) {
+            self.view.keep_within(PAYLOADS);
+        }
         self.stalled = false;
         self.recent.push_back(Recent {
             seq: event.seq,
@@ -227,4 +235,27 @@ fn element_of(event: &Event) -> Option<String> {
         _ => None,
     }
     .or_else(|| event.kind.starts_with("agent.").then(|| format!("evt-{}", event.seq)))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{NewEvent, RawData};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_is_watched_for_days_is_kept_within_a_bound() {
+        let (mut model, text) = (Model::default(), "x".repeat(64 * 1024));
+        for n in 1..=2 * LOOK_EVERY {
+            let part = json!({ "id": "p", "messageID": format!("m{n:04}"), "sessionID": "s", "type": "text", "text": text });
+            let data = RawData::of(&json!({ "sessionID": "s", "part": part })).unwrap();
+            let (time, kind) = (Timestamp::from_unix_ms(0), "message.part.updated".into());
+            let event = NewEvent { time, kind, session: Some("s".into()), data };
+            model.apply(&event.at(Seq::new(n)));
+        }
+        let messages = model.view.roots()[0].messages();
+        assert!(messages.len() * text.len() <= PAYLOADS, "{}", messages.len());
+        assert_eq!(messages.last().map(|message| &**message.id()), Some("m0512"));
+    }
 }

@@ -20,6 +20,11 @@ use crate::{
 /// How long after the disk failed it is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(1);
 
+/// Bytes of payloads in the fold: an agent says more than that in days, and what is compared with its server is newer.
+const PAYLOADS: usize = 2 * 1024 * 1024;
+/// Events from one look at that to the next.
+const LOOK_EVERY: u64 = 256;
+
 /// The fold of what was emitted, and the way out.
 #[derive(Debug)]
 pub(super) struct Book {
@@ -90,6 +95,9 @@ impl Book {
                 self.keep(cut).await;
             }
             self.view.apply(&event.clone().at(self.view.seq().next()));
+            if self.view.seq().get().is_multiple_of(LOOK_EVERY) {
+                self.view.keep_within(PAYLOADS);
+            }
         }
         if let Some(meanwhile) = &mut self.meanwhile {
             meanwhile.extend(events.iter().cloned());
@@ -150,5 +158,28 @@ impl Book {
                 self.retry = Some(self.clock.now() + DISK_RETRY);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{outbox::OutboxLimits, testing::event};
+
+    #[tokio::test]
+    async fn an_agent_that_runs_for_days_is_kept_within_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(dir.path(), OutboxLimits::default()).unwrap();
+        let mut book = Book::new(SessionView::default(), outbox, Clock::start(), Redactor::default());
+        let text = "x".repeat(16 * 1024);
+        for n in 1..=2 * LOOK_EVERY {
+            let part = format!(
+                r#"{{"sessionID":"s","part":{{"id":"p","messageID":"m{n:04}","sessionID":"s","type":"text","text":"{text}"}}}}"#
+            );
+            book.emit(vec![event("message.part.updated", &part)]).await;
+        }
+        let messages = book.view().roots()[0].messages();
+        assert!(messages.len() * text.len() <= PAYLOADS, "{}", messages.len());
+        assert_eq!(messages.last().map(|message| &**message.id()), Some("m0512"));
     }
 }
