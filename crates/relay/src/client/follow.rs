@@ -14,7 +14,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use protocol::{
-    CloseCode, LogId,
+    CloseCode, ErrorBody, LogId,
     codec::Frame as _,
     frame::{FromViewer, StartAt, ToViewer},
 };
@@ -312,18 +312,20 @@ enum OpenError {
     Final(FollowError),
 }
 
-/// An upgrade that HTTP refused (a proxy, or a server that does not upgrade first) means what the close code means.
-/// Everything else is taken for the network: a proxy says 404 or 502 while what is behind it restarts.
+/// An upgrade that was refused in the relay's own words (§4) means what its close code means. Everything else is taken for the
+/// network: a proxy says 401, 403 or 502 while what is behind it is being changed.
 fn refusal(error: &tungstenite::Error) -> Loss {
     let tungstenite::Error::Http(response) = error else { return Loss::Network(explained(error)) };
     let status = response.status();
-    let code = match status.as_u16() {
-        401 => CloseCode::UNAUTHENTICATED,
-        403 => CloseCode::FORBIDDEN,
-        429 => CloseCode::RATE_LIMITED,
-        _ => return Loss::Network(format!("the server answered {status}")),
-    };
-    Loss::Closed(code, format!("the server answered {status}"))
+    let said: Option<ErrorBody> =
+        response.body().as_deref().and_then(|body| serde_json::from_slice(body).ok());
+    match said.filter(|said| said.error.code.http_status() == status.as_u16()) {
+        Some(ErrorBody { error }) => Loss::Closed(error.code.close(), error.message),
+        None if status.as_u16() == 429 => {
+            Loss::Closed(CloseCode::RATE_LIMITED, format!("the server answered {status}"))
+        }
+        None => Loss::Network(format!("the server answered {status}")),
+    }
 }
 
 /// Whether a frame that cannot be read would have moved the cursor. Any other is a later protocol's, and is let go by.

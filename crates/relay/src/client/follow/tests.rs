@@ -179,15 +179,18 @@ async fn a_server_that_is_not_there_yet_is_waited_for() {
 
 #[test]
 fn a_proxy_in_trouble_is_no_verdict_of_the_relay() {
-    let refusal_of = |status: u16| {
-        let response = tungstenite::http::Response::builder().status(status).body(None).expect("a response");
+    let refusal_of = |status: u16, body: &str| {
+        let response = tungstenite::http::Response::builder().status(status);
+        let response = response.body(Some(body.as_bytes().to_vec())).expect("a response");
         refusal(&tungstenite::Error::Http(response.into()))
     };
-    for status in [404, 500, 502, 503] {
-        assert!(matches!(refusal_of(status), Loss::Network(_)), "{status}");
+    for status in [400, 401, 403, 404, 500, 502, 503] {
+        assert!(matches!(refusal_of(status, "<html>"), Loss::Network(_)), "{status}");
     }
-    assert!(matches!(refusal_of(401), Loss::Closed(CloseCode::UNAUTHENTICATED, _)));
-    assert!(matches!(refusal_of(403), Loss::Closed(CloseCode::FORBIDDEN, _)));
+    let own = r#"{"error":{"code":"forbidden","message":"it is another town's"}}"#;
+    assert!(matches!(refusal_of(403, own), Loss::Closed(CloseCode::FORBIDDEN, _)));
+    assert!(matches!(refusal_of(502, own), Loss::Network(_)), "it is not the relay that says it");
+    assert!(matches!(refusal_of(429, ""), Loss::Closed(CloseCode::RATE_LIMITED, _)));
 }
 
 /// The positions of the next events.
