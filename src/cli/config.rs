@@ -132,7 +132,7 @@ impl Show {
 
 impl Set {
     async fn text(&self) -> anyhow::Result<String> {
-        let patch = self.key.set(&self.value()?).map_err(usage)?;
+        let patch = self.key.set(&self.value()?).map_err(|error| usage(&error))?;
         let server = Server::find(&self.server)?;
         let shown = patched(&server, &self.whose, patch).await?;
         // What was read from stdin is not to be seen.
@@ -260,7 +260,7 @@ fn counts(key: &ConfigKey) -> &'static str {
     if key.is_env() { "; it applies at the next start" } else { ", from the next turn on" }
 }
 
-fn usage(error: protocol::config::ConfigError) -> anyhow::Error {
+fn usage(error: &protocol::config::ConfigError) -> anyhow::Error {
     Refusal::because(Exit::Usage, error.to_string())
 }
 

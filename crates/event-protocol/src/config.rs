@@ -221,11 +221,9 @@ impl TownConfig {
     pub fn keys(&self) -> Vec<String> {
         let mut keys = Vec::new();
         for (key, value) in self.to_fields(|_| String::new()) {
-            match value {
-                Value::Object(names) if key == TOOLS || key == ENV => {
-                    keys.extend(names.keys().map(|name| format!("{key}.{name}")));
-                }
-                _ => keys.push(key),
+            match value.as_object().filter(|_| key == TOOLS || key == ENV) {
+                Some(names) => keys.extend(names.keys().map(|name| format!("{key}.{name}"))),
+                None => keys.push(key),
             }
         }
         keys
@@ -332,9 +330,9 @@ impl<'de> Deserialize<'de> for TurnConfig {
 fn read_tools(tools: Value) -> Result<BTreeMap<String, bool>, ConfigError> {
     let wrong = |key: &str, expected| ConfigError::Wrong { key: key.to_owned(), expected };
     let Value::Object(tools) = tools else { return Err(wrong(TOOLS, "an object of true and false")) };
-    let read = |(name, value): (String, Value)| match value {
-        Value::Bool(has) => Ok((name, has)),
-        _ => Err(wrong(&format!("{TOOLS}.{name}"), "true or false")),
+    let read = |(name, value): (String, Value)| match value.as_bool() {
+        Some(has) => Ok((name, has)),
+        None => Err(wrong(&format!("{TOOLS}.{name}"), "true or false")),
     };
     tools.into_iter().map(read).collect()
 }

@@ -43,7 +43,17 @@ pub(super) fn line(notice: &NoticeBody) -> Option<(Tone, String)> {
         NoticeBody::Malformed { kind, reason } => {
             (Tone::Dim, format!("[{kind} was not understood: {reason}]"))
         }
-        body => return of_wrapper(body),
+        body @ (NoticeBody::SessionRecreated(_)
+        | NoticeBody::WorkspaceReady(_)
+        | NoticeBody::AutoCommitStarted(_)
+        | NoticeBody::AutoCommitCompleted(_)
+        | NoticeBody::AutoCommitSkipped(_)
+        | NoticeBody::AutoCommitFailed(_)
+        | NoticeBody::CondenseStarted
+        | NoticeBody::CondenseCompleted
+        | NoticeBody::CondenseSkipped(_)
+        | NoticeBody::CondenseFailed(_)
+        | _) => return of_wrapper(body),
     };
     Some((tone, text))
 }
@@ -76,8 +86,18 @@ fn of_wrapper(notice: &NoticeBody) -> Option<(Tone, String)> {
             (Tone::Dim, format!("condensing skipped: {}", skipped.reason))
         }
         NoticeBody::CondenseFailed(failed) => (Tone::Bad, format!("✗ condensing failed: {}", failed.message)),
+        NoticeBody::Error(_)
+        | NoticeBody::Started(_)
+        | NoticeBody::Exited(_)
+        | NoticeBody::Failed(_)
+        | NoticeBody::Done(_)
+        | NoticeBody::Resumed(_)
+        | NoticeBody::Lost(_)
+        | NoticeBody::EventsDropped(_)
+        | NoticeBody::Gap { .. }
+        | NoticeBody::Malformed { .. }
         // A notice of a newer protocol.
-        _ => return None,
+        | _ => return None,
     })
 }
 

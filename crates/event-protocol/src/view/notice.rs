@@ -87,16 +87,16 @@ impl NoticeBody {
     /// Whether this is the end of what `begun` says was begun.
     #[must_use]
     pub fn ends(&self, begun: &Self) -> bool {
-        match begun {
-            Self::AutoCommitStarted(_) => matches!(
-                self,
+        matches!(
+            (begun, self),
+            (
+                Self::AutoCommitStarted(_),
                 Self::AutoCommitCompleted(_) | Self::AutoCommitSkipped(_) | Self::AutoCommitFailed(_)
-            ),
-            Self::CondenseStarted => {
-                matches!(self, Self::CondenseCompleted | Self::CondenseSkipped(_) | Self::CondenseFailed(_))
-            }
-            _ => false,
-        }
+            ) | (
+                Self::CondenseStarted,
+                Self::CondenseCompleted | Self::CondenseSkipped(_) | Self::CondenseFailed(_)
+            )
+        )
     }
 }
 

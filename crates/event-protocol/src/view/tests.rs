@@ -307,9 +307,11 @@ fn what_is_begun_after_a_turn_has_its_own_end() {
 #[test]
 fn a_reason_of_a_newer_wrapper_is_a_reason_all_the_same() {
     let skipped = |reason: &str| fold(&[("wrapper.auto_commit.skipped", data(json!({ "reason": reason })))]);
-    let said = |view: &SessionView| match &view.notices()[0].body {
-        NoticeBody::AutoCommitSkipped(skipped) => skipped.reason.to_string(),
-        other => panic!("{other:?}"),
+    let said = |view: &SessionView| {
+        let NoticeBody::AutoCommitSkipped(skipped) = &view.notices()[0].body else {
+            panic!("it was skipped")
+        };
+        skipped.reason.to_string()
     };
     assert_eq!(said(&skipped("clean")), "nothing has changed");
     assert_eq!(said(&skipped("eclipse")), "the wrapper has a reason of its own");

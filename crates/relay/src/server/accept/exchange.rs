@@ -217,7 +217,11 @@ mod tests {
         waiting.serve();
         for _ in 0..3 {
             assert!(!waiting.is_stalled_after(59).await);
-            poll_fn(|context| Poll::Ready(waiting.patience.took(context))).await;
+            poll_fn(|context| {
+                waiting.patience.took(context);
+                Poll::Ready(())
+            })
+            .await;
             assert!(waiting.is_patient_for(IDLE_S - 1).await);
         }
         assert!(waiting.is_stalled_after(60).await);

@@ -248,11 +248,8 @@ fn filters(view: &SessionView) -> Markup {
 }
 
 fn is_error(body: &NoticeBody) -> bool {
-    match body {
-        NoticeBody::Failed(_) | NoticeBody::AutoCommitFailed(_) | NoticeBody::CondenseFailed(_) => true,
-        NoticeBody::Error(error) => !error.is_abort(),
-        _ => false,
-    }
+    matches!(body, NoticeBody::Failed(_) | NoticeBody::AutoCommitFailed(_) | NoticeBody::CondenseFailed(_))
+        || matches!(body, NoticeBody::Error(error) if !error.is_abort())
 }
 
 fn events(recent: &std::collections::VecDeque<Recent>, scope: &Scope) -> Node {

@@ -44,7 +44,19 @@ pub(super) fn words(notice: &NoticeBody) -> Option<(Option<&'static str>, &'stat
                 b { "Condensing failed" } ": " (element::first_line(&failed.message))
             },
         ),
-        _ => return None,
+        NoticeBody::Error(_)
+        | NoticeBody::Started(_)
+        | NoticeBody::Exited(_)
+        | NoticeBody::Failed(_)
+        | NoticeBody::Done(_)
+        | NoticeBody::Resumed(_)
+        | NoticeBody::SessionRecreated(_)
+        | NoticeBody::WorkspaceReady(_)
+        | NoticeBody::Lost(_)
+        | NoticeBody::EventsDropped(_)
+        | NoticeBody::Gap { .. }
+        | NoticeBody::Malformed { .. }
+        | _ => return None,
     })
 }
 

@@ -127,7 +127,15 @@ pub(crate) fn notice(scope: &Scope, notice: &Notice, end: Option<&Notice>) -> No
         NoticeBody::Malformed { kind, reason } => line(Some("gap"), "gap", html! {
             "An event was not understood: " span class="mono" { (element::first_line(kind)) } " " span class="faint" { (element::first_line(reason)) }
         }),
-        body => match after_turn::words(body) {
+        body @ (NoticeBody::AutoCommitStarted(_)
+        | NoticeBody::AutoCommitCompleted(_)
+        | NoticeBody::AutoCommitSkipped(_)
+        | NoticeBody::AutoCommitFailed(_)
+        | NoticeBody::CondenseStarted
+        | NoticeBody::CondenseCompleted
+        | NoticeBody::CondenseSkipped(_)
+        | NoticeBody::CondenseFailed(_)
+        | _) => match after_turn::words(body) {
             Some((state, icon_name, words)) => line(state, icon_name, words),
             // A notice of a newer protocol.
             None => hidden(&id, seq),
