@@ -15,6 +15,7 @@ use std::{
 
 use protocol::{NewEvent, ProducerId};
 use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
 
 use rules::Kind;
 use spool::{Pushed, Spool};
@@ -92,6 +93,8 @@ pub struct Outbox {
     producer: ProducerId,
     patience: Duration,
     progress: watch::Receiver<Progress>,
+    /// No ack will come any more: none is waited for.
+    no_acks: CancellationToken,
     /// Absent when it was closed.
     disk: Arc<Mutex<Option<Disk>>>,
     /// There is no thread for what takes long.
@@ -122,7 +125,8 @@ impl Outbox {
         let producer = spool.producer().clone();
         let (publish, progress) = watch::channel(spool.progress());
         let disk = Arc::new(Mutex::new(Some(Disk { spool, publish })));
-        Ok(Self { producer, patience, progress, disk, in_task })
+        let no_acks = CancellationToken::new();
+        Ok(Self { producer, patience, progress, no_acks, disk, in_task })
     }
 
     /// Who numbers the events: the same over restarts of the wrapper.
@@ -146,7 +150,7 @@ impl Outbox {
         let mut progress = self.progress.clone();
         loop {
             progress.mark_unchanged();
-            let drop = tokio::time::Instant::now() >= give_up;
+            let drop = tokio::time::Instant::now() >= give_up || self.no_acks.is_cancelled();
             let work = if drop || events.iter().any(|event| Kind::of(event) == Kind::Outcome) {
                 Work::Long
             } else {
@@ -157,9 +161,10 @@ impl Outbox {
             match pushed {
                 Pushed::Done => return Ok(()),
                 // Whether an ack came or the time is over, the next round finds out.
-                Pushed::Full => {
-                    let _ = tokio::time::timeout_at(give_up, progress.changed()).await;
-                }
+                Pushed::Full => tokio::select! {
+                    _ = tokio::time::timeout_at(give_up, progress.changed()) => {}
+                    () = self.no_acks.cancelled() => {}
+                },
             }
         }
     }
@@ -191,6 +196,11 @@ impl Outbox {
     /// When the disk failed.
     pub async fn ack(&self, through: u64) -> Result<(), OutboxError> {
         self.with(Work::Short, move |spool| spool.ack(through)).await
+    }
+
+    /// No ack will come any more (§6, rule 4): a push into a full outbox waits for none.
+    pub(crate) fn expect_no_acks(&self) {
+        self.no_acks.cancel();
     }
 
     /// A relay says through which number it has everything, at the beginning of a link. What it can no longer get is named;

@@ -63,7 +63,7 @@ impl Driver {
             self.act(&mut wire).await;
             self.publish();
             if self.machine.is_over() {
-                return;
+                return self.outbox.expect_no_acks();
             }
             // Without room nothing can be said, whatever the time: there will be some, or the write is given up.
             let deadline = self.machine.deadline().filter(|_| wire.has_room());

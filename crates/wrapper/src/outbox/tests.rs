@@ -77,6 +77,23 @@ async fn a_batch_is_read_back_as_it_was_pushed() {
 }
 
 #[tokio::test]
+async fn p6_a_full_outbox_that_no_ack_will_come_to_holds_nobody_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path(), small(Duration::from_secs(3_600)));
+    let fill = async {
+        for n in 1..=40 {
+            outbox.push(vec![delta(n)]).await.unwrap();
+        }
+    };
+    let full = async {
+        outbox.progress().wait_for(|progress| progress.bytes > 1_500).await.unwrap();
+        outbox.expect_no_acks();
+    };
+    let filled = async { tokio::join!(fill, full) };
+    tokio::time::timeout(Duration::from_secs(30), filled).await.expect("it does not wait");
+}
+
+#[tokio::test]
 async fn p7_a_full_outbox_waits_for_an_ack() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = open(dir.path(), small(Duration::from_secs(600)));
