@@ -76,14 +76,14 @@ impl LimitArgs {
             return;
         }
         let claimed = maximum.map_or(needed, |maximum| maximum.min(needed));
-        let result = setrlimit(Resource::Nofile, Rlimit { current: Some(claimed), maximum });
-        if result.is_err() || claimed < needed {
-            tracing::warn!(
-                ?result,
+        match setrlimit(Resource::Nofile, Rlimit { current: Some(claimed), maximum }) {
+            Err(error) => tracing::warn!(%error, needed, "the limit of open files stays as it is"),
+            Ok(()) if claimed < needed => tracing::info!(
                 needed,
                 claimed,
-                "the system gives fewer descriptors than the streams may need: raise its limit (ulimit -n, LimitNOFILE)"
-            );
+                "the system gives fewer descriptors than all the streams may need: raise its limit (ulimit -n, LimitNOFILE)"
+            ),
+            Ok(()) => {}
         }
     }
 }
