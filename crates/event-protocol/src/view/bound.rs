@@ -1,6 +1,6 @@
 //! A bound for views that live for days.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::sync::Arc;
 
 use super::{MessageView, SessionView, ask::AskEntry};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 impl SessionView {
     /// Lets go of the messages that were changed longest ago, until the payloads of those that are left have at most so many
     /// bytes, and of notices, answers and tombstones from before all that is left: as if the log had been pruned through there.
-    /// What is unfinished stays, and so do the newest message and what waits for a person.
+    /// What is unfinished stays, and so do the newest message, what waits for a person, and what was spent.
     pub fn keep_within(&mut self, bytes: usize) {
         let mut by_change: Vec<(Seq, Arc<str>, usize)> = self
             .messages
@@ -22,13 +22,14 @@ impl SessionView {
         if over == 0 {
             return;
         }
-        by_change.sort_unstable_by_key(|(changed, ..)| Reverse(*changed));
-        while let Some((_, id, size)) = by_change.pop() {
-            if over == 0 || by_change.is_empty() {
+        by_change.sort_unstable_by_key(|(changed, ..)| *changed);
+        by_change.pop();
+        for (_, id, size) in by_change {
+            if over == 0 {
                 break;
             }
             if self.messages.get(&id).is_some_and(|message| !message.is_unfinished()) {
-                self.messages.remove(&id);
+                self.let_go(&id);
                 over = over.saturating_sub(size);
             }
         }
@@ -39,6 +40,13 @@ impl SessionView {
             AskEntry::Pending(_) => true,
             AskEntry::Answered(answered) => answered.seq >= oldest,
         });
+    }
+
+    fn let_go(&mut self, id: &str) {
+        let Some(message) = self.messages.remove(id) else { return };
+        if let (Some(session), Some(info)) = (message.session(), message.info()) {
+            self.sessions.entry(Arc::clone(session)).or_default().let_go += info.usage();
+        }
     }
 }
 
@@ -84,6 +92,7 @@ mod tests {
             view.keep_within(BYTES);
         }
         let kept: Vec<_> = view.messages.keys().cloned().collect();
+        assert_eq!(view.usage().tokens.input, 500, "what was spent was spent");
         let newest: Vec<Arc<str>> = (500 - kept.len()..500).map(|n| id(n).into()).collect();
         assert_eq!(kept, newest);
         let bytes: usize = view.messages.values().map(MessageView::bytes).sum();
@@ -120,7 +129,9 @@ mod tests {
     /// An answer with a text of some hundred bytes.
     fn said(view: &mut SessionView, n: usize, is_complete: bool) {
         let (message, time) = (id(n), json!({ "created": n, "completed": is_complete.then_some(n) }));
-        let info = json!({ "id": message, "sessionID": "s", "role": "assistant", "time": time });
+        let tokens = json!({ "input": 1, "output": 0, "reasoning": 0, "cache": { "read": 0, "write": 0 } });
+        let info =
+            json!({ "id": message, "sessionID": "s", "role": "assistant", "time": time, "tokens": tokens });
         apply(view, "message.updated", &json!({ "sessionID": "s", "info": info }));
         let text = "words ".repeat(50);
         let part =

@@ -30,6 +30,8 @@ pub(super) struct SessionEntry {
     pub(super) queue: Option<Stated<Vec<String>>>,
     pub(super) diff: Option<Stated<()>>,
     pub(super) changed: Seq,
+    /// What the messages cost that the view has let go of.
+    pub(super) let_go: Usage,
 }
 
 /// How the last turn ended (`session.turn.close`, kilo).
@@ -168,7 +170,7 @@ impl<'v> SessionRef<'v> {
         if let Some(Session { tokens: Some(tokens), cost, .. }) = self.info() {
             return Usage { tokens: *tokens, cost: cost.unwrap_or(0.0) };
         }
-        let mut sum = Usage::default();
+        let mut sum = self.entry.map_or_else(Usage::default, |entry| entry.let_go);
         for message in self.messages() {
             sum += message.info().map(crate::model::Message::usage).unwrap_or_default();
         }
