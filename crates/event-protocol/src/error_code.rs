@@ -162,6 +162,16 @@ pub struct ErrorBody {
     pub error: ErrorDetail,
 }
 
+impl ErrorBody {
+    /// What is said by an answer with this status and body, if it is in a relay's own words: whoever stands before a relay, and
+    /// says 401 or 403 while what is behind it is being changed, has others.
+    #[must_use]
+    pub fn of_answer(status: u16, body: &[u8]) -> Option<ErrorDetail> {
+        let Self { error } = serde_json::from_slice(body).ok()?;
+        (error.code.http_status() == status).then_some(error)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -317,10 +317,8 @@ enum OpenError {
 fn refusal(error: &tungstenite::Error) -> Loss {
     let tungstenite::Error::Http(response) = error else { return Loss::Network(explained(error)) };
     let status = response.status();
-    let said: Option<ErrorBody> =
-        response.body().as_deref().and_then(|body| serde_json::from_slice(body).ok());
-    match said.filter(|said| said.error.code.http_status() == status.as_u16()) {
-        Some(ErrorBody { error }) => Loss::Closed(error.code.close(), error.message),
+    match ErrorBody::of_answer(status.as_u16(), response.body().as_deref().unwrap_or_default()) {
+        Some(said) => Loss::Closed(said.code.close(), said.message),
         None if status.as_u16() == 429 => {
             Loss::Closed(CloseCode::RATE_LIMITED, format!("the server answered {status}"))
         }

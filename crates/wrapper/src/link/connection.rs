@@ -255,14 +255,12 @@ async fn write(mut sink: SplitSink<Socket, Message>, mut frames: mpsc::Receiver<
 /// what is behind it is being changed.
 fn refusal(error: &tungstenite::Error) -> Closed {
     if let tungstenite::Error::Http(response) = error {
-        let said: Option<ErrorBody> =
-            response.body().as_deref().and_then(|body| serde_json::from_slice(body).ok());
-        let status = response.status();
-        let said = said.filter(|said| said.error.code.http_status() == status.as_u16());
+        let (status, body) = (response.status(), response.body().as_deref().unwrap_or_default());
+        let said = ErrorBody::of_answer(status.as_u16(), body);
         if said.is_none() {
             tracing::warn!(%status, "the relay's address is answered by something else");
         }
-        return said.map(|ErrorBody { error }| (error.code.close(), error.message));
+        return said.map(|said| (said.code.close(), said.message));
     }
     if is_bad_certificate(error) {
         tracing::error!(
