@@ -209,7 +209,7 @@ impl LogState {
                 (Effect::Remove, Some(key)) => self.index.take_removed(key, &mut obsolete),
                 (Effect::Append, _) | (Effect::Replace | Effect::Remove, None) => {}
             }
-            self.newest = Some(event.time);
+            self.newest = Some(event.event().time);
             self.head = self.head.next();
             let mut one = event.at(self.head);
             one.record.key = self.index.push(one.entry());

@@ -103,8 +103,9 @@ enum CopyError {
     Differs,
 }
 
-/// Copies as long as that works and the relay is there: one that was away may have lost its copy. The journal's positions are the producer's numbers, and its epoch, which begins with its
-/// first event, is the producer: what was sent twice is kept once, and another journal's copy is known for what it is.
+/// Copies as long as that works and the relay is there: one that was away may have lost its copy. The journal's positions are
+/// the producer's numbers, and its epoch, which begins with its first event, is the producer: what was sent twice is kept once,
+/// and another journal's copy is known for what it is.
 async fn copy(
     store: &dyn EventStore,
     log: &LogId,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::{Classified, Effect, Key, NewEvent, Seq, Timestamp, Unplaced};
+use protocol::{Classified, Effect, Key, NewEvent, Seq, Unplaced};
 
 use super::Stored;
 use crate::{Append, ProducerBatch, Record};
@@ -18,7 +18,6 @@ pub(crate) struct Prepared {
 /// An event that has everything but its position.
 #[derive(Debug, Clone)]
 pub(crate) struct PreparedEvent {
-    pub(crate) time: Timestamp,
     pub(crate) key: Option<Key>,
     /// What it does to earlier events with that key.
     pub(crate) effect: Effect,
@@ -43,7 +42,7 @@ impl PreparedEvent {
     pub(crate) fn of(event: NewEvent) -> Self {
         let Classified { key, effect, class: _ } = event.classify();
         let envelope = Unplaced::of(&event, key.as_ref());
-        Self { time: event.time, key, effect, event, envelope }
+        Self { key, effect, event, envelope }
     }
 
     /// The event as its producer sent it.
@@ -58,7 +57,7 @@ impl PreparedEvent {
 
     /// The event at its position.
     pub(crate) fn at(&self, seq: Seq) -> Stored {
-        let Self { time: _, key, effect, event, envelope } = self;
+        let Self { key, effect, event, envelope } = self;
         let (kind, session) = (Arc::clone(&event.kind), event.session.clone());
         let record = Record { seq, kind, key: key.clone(), envelope: envelope.at(seq) };
         Stored { record, session, tombstone: *effect == Effect::Remove }
