@@ -80,16 +80,25 @@ pub enum ApiError {
     /// The request is wrong.
     #[error("{0}")]
     InvalidRequest(String),
-    /// There is no session to do it in.
-    #[error("there is no job: the agent has not started, or has ended")]
-    NoJob,
+    /// There is no agent to do it, or there soon will not be.
+    #[error("{0}")]
+    NoJob(String),
     /// No such permission, question or message.
     #[error("{0}")]
     NotFound(String),
     /// It contradicts what is there.
     #[error("{0}")]
     Conflict(String),
-    /// The agent server did not answer or refused.
+    /// Too much waits already.
+    #[error("{0}")]
+    TooMany(String),
+    /// This kind of agent cannot do that.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The agent server refused.
+    #[error("{0}")]
+    AgentRefused(String),
+    /// The agent server did not answer.
     #[error("{0}")]
     AgentUnreachable(String),
     /// The wrapper failed.

@@ -215,9 +215,12 @@ impl ApiError {
     fn code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::InvalidRequest(_) => (StatusCode::BAD_REQUEST, "INVALID_REQUEST"),
-            Self::NoJob => (StatusCode::BAD_REQUEST, "NO_JOB"),
+            Self::NoJob(_) => (StatusCode::BAD_REQUEST, "NO_JOB"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "JOB_CONFLICT"),
+            Self::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
+            Self::Unsupported(_) => (StatusCode::NOT_IMPLEMENTED, "UNSUPPORTED"),
+            Self::AgentRefused(_) => (StatusCode::BAD_GATEWAY, "AGENT_ERROR"),
             Self::AgentUnreachable(_) => (StatusCode::BAD_GATEWAY, "AGENT_UNREACHABLE"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
         }

@@ -170,9 +170,12 @@ async fn every_route_answers_every_error_with_its_status_and_word() {
         }
         for (error, status, word) in [
             (ApiError::InvalidRequest("x".to_owned()), 400, "INVALID_REQUEST"),
-            (ApiError::NoJob, 400, "NO_JOB"),
+            (ApiError::NoJob("x".to_owned()), 400, "NO_JOB"),
             (ApiError::NotFound("x".to_owned()), 404, "NOT_FOUND"),
             (ApiError::Conflict("x".to_owned()), 409, "JOB_CONFLICT"),
+            (ApiError::TooMany("x".to_owned()), 429, "RATE_LIMITED"),
+            (ApiError::Unsupported("x".to_owned()), 501, "UNSUPPORTED"),
+            (ApiError::AgentRefused("x".to_owned()), 502, "AGENT_ERROR"),
             (ApiError::AgentUnreachable("x".to_owned()), 502, "AGENT_UNREACHABLE"),
             (ApiError::Internal("x".to_owned()), 500, "INTERNAL"),
         ] {

@@ -88,19 +88,16 @@ impl Life {
                 let lines = self.setup.options.log.last(lines);
                 self.reply(to, Ok(Some(json!({ "lines": lines })))).await;
             }
-            Command::Slash { .. } => {
-                // The local API waits for no turn.
-                let to = match to {
-                    AnswerTo::Api(answer) if self.agent.is_none() || self.turns.is_busy() => {
-                        let _ = answer.send(Ok(ApiAnswer::Done(None)));
-                        AnswerTo::Log
-                    }
-                    to @ (AnswerTo::Api(_) | AnswerTo::Link(_) | AnswerTo::Log | AnswerTo::Nobody) => to,
-                };
-                if let Err((to, error)) = self.queue(to, command, TurnConfig::default()) {
-                    self.reply(to, Err(error)).await;
+            Command::Slash { .. } => match to {
+                AnswerTo::Api(answer) if self.agent.is_none() || self.turns.is_busy() => {
+                    self.accept(answer, command, TurnConfig::default(), ApiAnswer::Done(None));
                 }
-            }
+                to @ (AnswerTo::Api(_) | AnswerTo::Link(_) | AnswerTo::Log | AnswerTo::Nobody) => {
+                    if let Err((to, error)) = self.queue(to, command, TurnConfig::default()) {
+                        self.reply(to, Err(error)).await;
+                    }
+                }
+            },
             Command::Revert { .. } | Command::Unrevert | Command::Fork { .. } => {
                 self.send(to, None, command).await;
             }
@@ -125,21 +122,29 @@ impl Life {
                 let made = || self.ids.next("msg", self.clock.timestamp().unix_ms());
                 let message_id = prompt.message_id.take().unwrap_or_else(made);
                 prompt.message_id = Some(message_id.clone());
-                // It is answered at once: what comes of it is in the log.
-                let result = match self.queue(AnswerTo::Log, Command::Prompt(prompt), turn) {
-                    Ok(()) => Ok(ApiAnswer::Accepted { message_id }),
-                    Err((_, error)) => Err(api_error(error)),
-                };
-                // Whoever asked may have gone.
-                let _ = answer.send(result);
+                self.accept(answer, Command::Prompt(prompt), turn, ApiAnswer::Accepted { message_id });
             }
         }
+    }
+
+    /// Takes what begins a turn from the local API, which waits for no turn: what comes of it is in the log.
+    fn accept(
+        &mut self,
+        answer: oneshot::Sender<Result<ApiAnswer, ApiError>>,
+        command: Command,
+        turn: TurnConfig,
+        accepted: ApiAnswer,
+    ) {
+        let taken = self.queue(AnswerTo::Log, command, turn);
+        // Whoever asked may have gone.
+        let _ = answer.send(taken.map(|()| accepted).map_err(|(_, error)| api_error(error)));
     }
 
     /// Hands a command to the agent. `ask` is the ask that it answers.
     pub(super) async fn send(&mut self, to: AnswerTo, ask: Option<Key>, command: Command) {
         let Some(agent) = &self.agent else {
-            let error = ErrorDetail::new(ErrorCode::Conflict, "the agent does not run");
+            let message = "the agent does not run: send it again when it does";
+            let error = ErrorDetail::new(ErrorCode::AgentOffline, message);
             return self.reply(to, Err(error)).await;
         };
         let control = agent.control.clone();
@@ -230,7 +235,14 @@ impl Life {
 
     pub(super) async fn answer(&mut self, to: AnswerTo, result: Result<Option<Value>, CommandError>) {
         self.is_session_gone(&result);
-        self.reply(to, result.map_err(|error| detail_of(&error))).await;
+        match (to, result) {
+            // §8 has one word for a server that refuses and for one that is not there, the local API has two.
+            (AnswerTo::Api(answer), Err(error @ CommandError::Unreachable { .. })) => {
+                let message = self.setup.options.log.secrets().text(&error.to_string()).into_owned();
+                let _ = answer.send(Err(ApiError::AgentUnreachable(message)));
+            }
+            (to, result) => self.reply(to, result.map_err(|error| detail_of(&error))).await,
+        }
     }
 
     fn is_session_gone(&mut self, result: &Result<Option<Value>, CommandError>) {
@@ -301,8 +313,16 @@ impl Life {
         own: TurnConfig,
     ) -> Result<(), (AnswerTo, ErrorDetail)> {
         let phase = self.supervisor.phase();
-        if phase.is_over() || matches!(phase, Phase::Draining { .. } | Phase::Stopping) {
-            return Err((to, ErrorDetail::new(ErrorCode::Draining, "the agent is being ended")));
+        let ends = match phase {
+            Phase::Draining { .. } => Some("the agent ends after the turn that runs"),
+            Phase::Stopping => Some("the agent is being ended"),
+            Phase::Stopped => Some("the agent has ended"),
+            Phase::Failed => Some("the agent has failed"),
+            Phase::Starting | Phase::Idle | Phase::Active | Phase::Hung | Phase::Resting { .. } => None,
+        };
+        if let Some(ends) = ends {
+            let message = format!("{ends} and takes nothing more: start it again, and send it then");
+            return Err((to, ErrorDetail::new(ErrorCode::Draining, message)));
         }
         let message = if let Command::Prompt(prompt) = &command { prompt.message_id.as_ref() } else { None };
         let name = match (message, &to) {
@@ -427,15 +447,15 @@ fn detail_of(error: &CommandError) -> ErrorDetail {
 fn api_error(error: ErrorDetail) -> ApiError {
     let ErrorDetail { code, message, .. } = error;
     match code {
-        ErrorCode::BadRequest | ErrorCode::Unsupported | ErrorCode::TooLarge => {
-            ApiError::InvalidRequest(message)
-        }
+        ErrorCode::BadRequest | ErrorCode::TooLarge => ApiError::InvalidRequest(message),
         ErrorCode::NotFound | ErrorCode::UnknownLog => ApiError::NotFound(message),
-        ErrorCode::AlreadyAnswered | ErrorCode::Conflict | ErrorCode::RateLimited | ErrorCode::Superseded => {
+        ErrorCode::AlreadyAnswered | ErrorCode::Conflict | ErrorCode::Superseded => {
             ApiError::Conflict(message)
         }
-        ErrorCode::Draining | ErrorCode::AgentOffline => ApiError::NoJob,
-        ErrorCode::AgentError | ErrorCode::Stalled => ApiError::AgentUnreachable(message),
+        ErrorCode::RateLimited => ApiError::TooMany(message),
+        ErrorCode::Unsupported => ApiError::Unsupported(message),
+        ErrorCode::Draining | ErrorCode::AgentOffline => ApiError::NoJob(message),
+        ErrorCode::AgentError | ErrorCode::Stalled => ApiError::AgentRefused(message),
         ErrorCode::Unauthenticated | ErrorCode::Forbidden | ErrorCode::Corrupt | ErrorCode::Internal | _ => {
             ApiError::Internal(message)
         }

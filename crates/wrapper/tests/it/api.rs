@@ -2,8 +2,8 @@
 
 use std::{io::Write as _, os::unix::fs::PermissionsExt as _, time::Duration};
 
-use gastown_wrapper::{LogTail, RuntimeKind};
-use reqwest::Method;
+use gastown_wrapper::{LogTail, RuntimeKind, runtime::CommandError};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -12,6 +12,7 @@ use crate::{
         fake::{Fake, ROOT},
         guard,
     },
+    puppet::Puppet,
     wrapper::{World, is_idle},
 };
 
@@ -83,13 +84,90 @@ async fn p19_the_last_lines_are_given_over_the_link_and_no_secret_is_in_them() {
     job.world.wrapper.end().await.unwrap();
 }
 
-/// A wrapper, its agent server and its API.
+#[tokio::test]
+async fn what_is_refused_has_the_status_and_the_word_of_its_reason() {
+    let puppet = Puppet::new();
+    let mut world = World::played(&puppet, |_| {}).await;
+    world.until(is_idle).await;
+    let refusals: [(fn() -> CommandError, u16, &str, &str); 4] = [
+        (|| CommandError::NotFound { what: "/init".to_owned() }, 404, "NOT_FOUND", "/init is not there"),
+        (|| CommandError::Unsupported { what: "do it" }, 501, "UNSUPPORTED", "this agent cannot do it"),
+        (
+            || CommandError::Refused { message: "too rude".to_owned() },
+            502,
+            "AGENT_ERROR",
+            "the agent server refused: too rude",
+        ),
+        (
+            || CommandError::Unreachable { message: "reset".to_owned() },
+            502,
+            "AGENT_UNREACHABLE",
+            "the agent server does not answer: reset",
+        ),
+    ];
+    for (refusal, status, word, message) in refusals {
+        puppet.refuses(Some(refusal));
+        let said = world.api("job/command", &json!({ "name": "init" })).await;
+        assert_eq!(said, (status, json!({ "error": word, "message": message })));
+    }
+    puppet.refuses(None);
+    let prompt = world.request(Method::POST, "job/prompt").json(&json!({ "text": "hi" }));
+    for _ in 0..65 {
+        let (status, said) = answer(prompt.try_clone().unwrap()).await;
+        assert_eq!(status, 202, "one is the agent's, and 64 wait: {said}");
+    }
+    for refused in [answer(prompt).await, world.api("job/command", &json!({ "name": "init" })).await] {
+        assert_eq!((refused.0, &refused.1["error"]), (429, &json!("RATE_LIMITED")), "{refused:?}");
+    }
+    world.kill().await;
+}
+
+#[tokio::test]
+async fn a_job_for_an_agent_that_ends_is_refused_and_says_what_to_do() {
+    let puppet = Puppet::new();
+    let mut world = World::played(&puppet, |_| {}).await;
+    world.prompt("a").await;
+    puppet.begins_turn("msg_1").await;
+    assert!(world.command(&json!({ "type": "stop", "drain": true })).await.ok);
+    for (route, body) in [("job/prompt", json!({ "text": "b" })), ("job/command", json!({ "name": "init" }))]
+    {
+        let message = "the agent ends after the turn that runs and takes nothing more: start it again, and send it then";
+        let expected = (400, json!({ "error": "NO_JOB", "message": message }));
+        assert_eq!(world.api(route, &body).await, expected);
+    }
+    puppet.ends_turn().await;
+    world.wrapper.end().await.unwrap();
+}
+
+/// A wrapper with an agent server that writes down what it is told.
 struct Job {
     world: World,
     fake: Fake,
-    address: String,
     token: String,
     log: LogTail,
+}
+
+impl World {
+    /// Posts to the local API. Returns the status and the answer.
+    pub(crate) async fn api(&self, route: &str, body: &Value) -> (u16, Value) {
+        answer(self.request(Method::POST, route).json(body)).await
+    }
+
+    /// A request to the local API, with its token.
+    pub(crate) fn request(&self, method: Method, route: &str) -> RequestBuilder {
+        let file = std::fs::read(self.folder.path().join("state/api.json")).unwrap();
+        let file: Value = serde_json::from_slice(&file).unwrap();
+        // It may be set already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let url = format!("http://127.0.0.1:{}/{route}", file["port"]);
+        reqwest::Client::new().request(method, url).bearer_auth(file["token"].as_str().unwrap())
+    }
+}
+
+/// The status and the body of what is answered.
+pub(crate) async fn answer(request: RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
 }
 
 impl Job {
@@ -113,19 +191,15 @@ impl Job {
         world.until(is_idle).await;
         let file = std::fs::read(world.folder.path().join("state/api.json")).unwrap();
         let file: Value = serde_json::from_slice(&file).unwrap();
-        let address = format!("http://127.0.0.1:{}", file["port"]);
-        Self { world, fake, address, token: file["token"].as_str().unwrap().to_owned(), log }
+        Self { world, fake, token: file["token"].as_str().unwrap().to_owned(), log }
     }
 
     async fn call(&self, method: Method, route: &str, body: &Value, config: Option<&str>) -> (u16, Value) {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let request = reqwest::Client::new().request(method, format!("{}/{route}", self.address));
-        let mut request = request.bearer_auth(&self.token).json(body);
+        let mut request = self.world.request(method, route).json(body);
         if let Some(config) = config {
             request = request.header("X-Town-Config", config);
         }
-        let response = request.send().await.unwrap();
-        (response.status().as_u16(), response.json().await.unwrap())
+        answer(request).await
     }
 
     async fn accepted(&self, prompt: &Value, config: Option<&str>) {

@@ -26,6 +26,7 @@ struct Inside {
     sessions: Vec<String>,
     told: Vec<Command>,
     signals: Option<mpsc::Sender<Signal>>,
+    refuses: Option<fn() -> CommandError>,
     asked_again: usize,
 }
 
@@ -109,6 +110,11 @@ impl Puppet {
         self.inside.lock().unwrap().sessions.clear();
     }
 
+    /// Refuses every command so from now on, or none.
+    pub(crate) fn refuses(&self, why: Option<fn() -> CommandError>) {
+        self.inside.lock().unwrap().refuses = why;
+    }
+
     /// Begins to count anew what it is told.
     pub(crate) fn forget_commands(&self) {
         self.inside.lock().unwrap().told.clear();
@@ -165,7 +171,11 @@ impl AgentControl for Puppet {
     async fn command(&self, command: Command) -> Result<Option<Value>, CommandError> {
         self.change(|inside| {
             inside.told.push(command);
-            if inside.sessions.is_empty() { Err(CommandError::SessionGone) } else { Ok(None) }
+            match inside.refuses {
+                Some(why) => Err(why()),
+                None if inside.sessions.is_empty() => Err(CommandError::SessionGone),
+                None => Ok(None),
+            }
         })
     }
 

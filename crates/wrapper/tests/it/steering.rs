@@ -2,10 +2,12 @@
 
 use gastown_wrapper::{Exit, runtime::ServerState};
 use protocol::{Command, ErrorCode, Prompt, view::SessionView};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
+    api::answer,
     puppet::Puppet,
     wrapper::{SOON, World, Wrapper, is_idle},
 };
@@ -235,20 +237,8 @@ fn text(command: &Command) -> String {
 impl World {
     /// Waits until the local API says that this is in flight.
     async fn until_inflight(&self, expected: &[&str]) {
-        let text = std::fs::read_to_string(self.folder.path().join("state/api.json")).unwrap();
-        let api: Value = serde_json::from_str(&text).unwrap();
-        let url = format!("http://127.0.0.1:{}/job/status", api["port"]);
-        // It may be set already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::new();
         let said = async {
-            loop {
-                let request = http.get(&url).bearer_auth(api["token"].as_str().unwrap());
-                let status: Value = request.send().await.unwrap().json().await.unwrap();
-                if status["inflight"] == json!(expected) {
-                    return;
-                }
-            }
+            while answer(self.request(Method::GET, "job/status")).await.1["inflight"] != json!(expected) {}
         };
         timeout(SOON, said).await.unwrap_or_else(|_| panic!("{expected:?} is never in flight"));
     }
