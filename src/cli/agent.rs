@@ -90,6 +90,9 @@ struct Start {
     /// How fast a recording is played: a factor, `max`, or `step` (one event per prompt)
     #[arg(long, value_name = "X")]
     speed: Option<String>,
+    /// Begin a recording again when it is through
+    #[arg(long, requires = "recording")]
+    repeat: bool,
     /// Do not wait until it is up
     #[arg(long)]
     no_wait: bool,
@@ -206,6 +209,7 @@ impl Start {
                 "scenario": optional(self.scenario.as_deref())?,
                 "recording": optional(self.recording.as_deref())?,
                 "speed": self.speed,
+                "repeat": self.repeat,
             },
             "directory": self.directory()?,
             "repository": self.repository()?,

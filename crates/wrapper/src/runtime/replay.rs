@@ -2,7 +2,8 @@
 //!
 //! A recording is a text file with one JSON object per line, `{"t_ms": 12.5, "event": {"type": …, "properties": …}}`: the
 //! milliseconds at which an event came and the event as the agent's server sent it. Lines without an `event` are passed over.
-//! Events keep their payloads byte for byte; their time is that of the replay. [`Recorder`] makes such a file of an agent's log
+//! Events keep their payloads byte for byte; their time is that of the replay. One that is repeated is played as if it happened
+//! now: the times in its payloads are moved as well, and from the second round on its ids. [`Recorder`] makes such a file of an agent's log
 //! (`gastown record`); a file of what a server said, unfiltered, is one too.
 //!
 //! What people said is in it as the server told it: prompts as messages of the user, answers as `permission.replied` and the like.
@@ -22,6 +23,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start};
 use crate::{Clock, Moment, Options, OptionsError};
+
+use recording::Round;
 
 pub use recorder::Recorder;
 pub use recording::{Recording, RecordingError};
@@ -100,7 +103,7 @@ impl Replay {
         Self { speed, ..self }
     }
 
-    /// Begins again, with new ids, when it is through.
+    /// Begins again when it is through, each time as if it happened then.
     #[must_use]
     pub fn with_repeat(self, repeat: bool) -> Self {
         Self { repeat, ..self }
@@ -157,13 +160,15 @@ struct Player {
     next: usize,
     round: u64,
     began: Moment,
+    /// The same on the clock, once its first event was taken.
+    began_at: Timestamp,
     /// Events that steps have asked for.
     asked: u64,
 }
 
 impl Player {
     fn new(recording: Recording, speed: Speed, repeat: bool, began: Moment) -> Self {
-        Self { recording, speed, repeat, next: 0, round: 0, began, asked: 0 }
+        Self { recording, speed, repeat, next: 0, round: 0, began, began_at: Timestamp::default(), asked: 0 }
     }
 
     /// When the next event is due: `None` if it waits for a step, or if there is none.
@@ -181,7 +186,14 @@ impl Player {
         if self.due()? > now {
             return None;
         }
-        let event = self.recording.event(self.next, self.round, time)?;
+        if self.next == 0 {
+            self.began_at = time;
+        }
+        let event = if self.repeat {
+            self.recording.event_of_round(self.next, self.round(), time)?
+        } else {
+            self.recording.event(self.next, time)?
+        };
         self.asked = self.asked.saturating_sub(1);
         self.next += 1;
         if self.repeat && self.next == self.recording.len() {
@@ -194,6 +206,14 @@ impl Player {
             self.began = now + rest;
         }
         Some(event)
+    }
+
+    fn round(&self) -> Round {
+        let speed = match self.speed {
+            Speed::Times(times) => times,
+            Speed::Max | Speed::Step => 1.0,
+        };
+        Round { number: self.round, began: self.began_at, speed }
     }
 
     fn is_through(&self) -> bool {

@@ -107,7 +107,7 @@ mod tests {
         let recording = Recording::parse(&text).unwrap();
         assert_eq!((recording.len(), recording.root()), (2, "ses_a"));
         assert_eq!((recording.at_us(0), recording.at_us(1)), (Some(0), Some(250_000)));
-        let replied = recording.event(1, 0, Timestamp::default()).unwrap();
+        let replied = recording.event(1, Timestamp::default()).unwrap();
         assert_eq!((&*replied.kind, replied.data.json()), ("permission.replied", events[2].data.json()));
     }
 
@@ -122,7 +122,7 @@ mod tests {
         let text = Recorder::default().lines(&events);
         let recording = Recording::parse(&text).unwrap();
         let told = |at| {
-            let event = recording.event(at, 0, Timestamp::default()).unwrap();
+            let event = recording.event(at, Timestamp::default()).unwrap();
             (event.kind.to_string(), event.session.unwrap().to_string())
         };
         let told: Vec<_> = (0..recording.len()).map(told).collect();

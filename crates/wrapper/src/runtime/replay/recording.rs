@@ -1,6 +1,6 @@
 //! A recording: what an agent server said, one event per line, and when.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use protocol::{NewEvent, RawData, Timestamp, session_of};
 use serde::Deserialize;
@@ -9,11 +9,28 @@ use serde_json::value::RawValue;
 /// Letters and digits after the prefix of an id, at least: shorter ones are words of a text.
 const ID_TAIL: usize = 20;
 
+/// A payload's times lie this close to the recording: other numbers are none.
+const TIMES_WITHIN_MS: u64 = 24 * 60 * 60 * 1000;
+/// Digits of a time in milliseconds, from 2001 to 2286.
+const TIME_DIGITS: usize = 13;
+
 /// A recording that was read.
 #[derive(Debug, Clone)]
 pub struct Recording {
     entries: Vec<Entry>,
     root: String,
+    /// When its first event came, Unix time in milliseconds, as far as its payloads tell.
+    began_ms: Option<u64>,
+}
+
+/// One of many times that a recording is played, as if it happened then.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Round {
+    /// From 0.
+    pub(super) number: u64,
+    pub(super) began: Timestamp,
+    /// Times as fast as it was.
+    pub(super) speed: f64,
 }
 
 #[derive(Debug, Clone)]
@@ -97,7 +114,8 @@ impl Recording {
             entries.push(Entry { at_us, kind: event.kind.into(), session, data });
         }
         let root = root_of(&entries).ok_or(RecordingError::NoSession)?;
-        Ok(Self { entries, root })
+        let began_ms = began_of(&entries);
+        Ok(Self { entries, root, began_ms })
     }
 
     /// The agent's session: the first one that no other session began.
@@ -123,26 +141,54 @@ impl Recording {
         self.entries.get(index).map(|entry| entry.at_us)
     }
 
-    /// The event, as it came (`round` 0), or with ids of its own for a later round: the agent's session stays what it is,
-    /// everything else is new and sorts after the round before.
-    pub(super) fn event(&self, index: usize, round: u64, now: Timestamp) -> Option<NewEvent> {
-        let entry = self.entries.get(index)?;
-        let mut event = NewEvent {
-            time: now,
-            kind: Arc::clone(&entry.kind),
-            session: entry.session.clone(),
-            data: entry.data.clone(),
-        };
-        if round > 0 {
+    /// The event, as it came.
+    pub(super) fn event(&self, index: usize, now: Timestamp) -> Option<NewEvent> {
+        let Entry { kind, session, data, .. } = self.entries.get(index)?;
+        Some(NewEvent { time: now, kind: Arc::clone(kind), session: session.clone(), data: data.clone() })
+    }
+
+    /// The event as one of this round: the times in it are those of the round. In a later one, the agent's session stays
+    /// what it is, every other id is new and sorts after the round before.
+    pub(super) fn event_of_round(&self, index: usize, round: Round, now: Timestamp) -> Option<NewEvent> {
+        let mut event = self.event(index, now)?;
+        let mut data = self.retime(event.data.json(), round);
+        if round.number > 0 {
             // An id has its time in front, in units of 1/4096 ms: a later round is as much later.
             let shift = (self.entries.last().map_or(0, |last| last.at_us / 1000) + 60_000)
-                .saturating_mul(round)
+                .saturating_mul(round.number)
                 << 12;
-            let data = self.rebase(entry.data.json(), shift);
-            event.data = RawData::from_json(data).expect("JSON with letters of its ids changed is JSON");
-            event.session = entry.session.as_ref().map(|session| self.rebase(session, shift).into());
+            data = self.rebase(&data, shift);
+            event.session = event.session.map(|session| self.rebase(&session, shift).into());
         }
+        event.data = RawData::from_json(data).expect("JSON with other digits in its times and ids is JSON");
         Some(event)
+    }
+
+    /// The text with every time in it that is of the recording moved to the round.
+    fn retime(&self, text: &str, round: Round) -> String {
+        let Some(recorded_ms) = self.began_ms else { return text.to_owned() };
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, time, after)) = next_time(rest) {
+            out.push_str(before);
+            let since_ms = time.abs_diff(recorded_ms);
+            if since_ms > TIMES_WITHIN_MS {
+                out.push_str(&rest[before.len()..rest.len() - after.len()]);
+            } else {
+                let played = Duration::from_millis(since_ms).div_f64(round.speed);
+                let played_ms = i64::try_from(played.as_millis()).unwrap_or(i64::MAX);
+                let began_ms = round.began.unix_ms();
+                let time_ms = if time < recorded_ms {
+                    began_ms.saturating_sub(played_ms)
+                } else {
+                    began_ms.saturating_add(played_ms)
+                };
+                out.push_str(&time_ms.to_string());
+            }
+            rest = after;
+        }
+        out.push_str(rest);
+        out
     }
 
     /// The text with every id in it moved by `shift`, but that of the agent's session.
@@ -175,6 +221,31 @@ impl Recording {
     }
 }
 
+/// The next number in a JSON text that may be a time in milliseconds: what is before it, it, and what is after it.
+fn next_time(text: &str) -> Option<(&str, u64, &str)> {
+    let mut from = 0;
+    loop {
+        let start = from + text.get(from..)?.find(|c: char| c.is_ascii_digit())?;
+        let length = text[start..].bytes().take_while(u8::is_ascii_digit).count();
+        let (before, end) = (&text[..start], start + length);
+        // A value by itself: no piece of a string, of an id, or of a longer number.
+        let stands_alone = before.trim_end().ends_with([':', ',', '['])
+            && text[end..].trim_start().starts_with([',', '}', ']']);
+        if length == TIME_DIGITS
+            && stands_alone
+            && let Ok(time) = text[start..end].parse()
+        {
+            return Some((before, time, &text[end..]));
+        }
+        from = end;
+    }
+}
+
+/// When the first event came: by the first payload that has a time in it.
+fn began_of(entries: &[Entry]) -> Option<u64> {
+    entries.iter().find_map(|entry| Some(next_time(entry.data.json())?.1.saturating_sub(entry.at_us / 1000)))
+}
+
 fn root_of(entries: &[Entry]) -> Option<String> {
     let created = |entry: &&Entry| *entry.kind == *"session.created" || *entry.kind == *"session.updated";
     entries
@@ -199,10 +270,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_round_is_the_recording_byte_for_byte() {
+    fn what_is_played_once_is_the_recording_byte_for_byte() {
         let recording = Recording::parse(&lines()).unwrap();
         assert_eq!(recording.root(), "ses_1fa32a199001ITn0thV64Wmrav");
-        let event = recording.event(1, 0, Timestamp::from_unix_ms(9)).unwrap();
+        let event = recording.event(1, Timestamp::from_unix_ms(9)).unwrap();
         assert_eq!((event.time.unix_ms(), &*event.kind), (9, "message.part.updated"));
         assert_eq!(event.data.json(), PART);
         assert_eq!(recording.at_us(1), Some(1500));
@@ -211,7 +282,7 @@ mod tests {
     #[test]
     fn a_later_round_has_later_ids_and_the_same_session() {
         let recording = Recording::parse(&lines()).unwrap();
-        let of = |round| recording.event(1, round, Timestamp::default()).unwrap();
+        let of = |number| recording.event_of_round(1, round(number, 0), Timestamp::default()).unwrap();
         let part = |round| {
             of(round).data.parse::<serde_json::Value>().unwrap()["part"]["id"].as_str().unwrap().to_owned()
         };
@@ -224,13 +295,40 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_round_has_the_times_at_which_it_is_played() {
+        let recording = Recording::parse(&lines()).unwrap();
+        let began_ms = 1_900_000_000_000;
+        let played = recording.event_of_round(2, round(0, began_ms), Timestamp::default()).unwrap();
+        let expected =
+            TIMES.replacen("1795199187000", "1900000000500", 1).replacen("1795199185990", "1899999999995", 1);
+        assert_eq!(played.data.json(), expected);
+    }
+
+    #[test]
+    fn a_recording_without_times_is_played_as_it_is() {
+        let created =
+            r#"{"t_ms": 1, "event": {"type": "session.created", "properties": {"info": {"id": "ses_1"}}}}"#;
+        let recording = Recording::parse(created).unwrap();
+        let played = recording.event_of_round(0, round(0, 1_900_000_000_000), Timestamp::default()).unwrap();
+        assert_eq!(played.data.json(), r#"{"info": {"id": "ses_1"}}"#);
+    }
+
+    fn round(number: u64, began_ms: i64) -> Round {
+        Round { number, began: Timestamp::from_unix_ms(began_ms), speed: 2.0 }
+    }
+
+    /// One time of the recording, one before it, one of another year, and digits that are no time.
+    const TIMES: &str = r#"{"time": {"start": 1795199187000,"created":1795199185990, "other": [1500000000000 ]}, "text": "at 1795199187000, or: 1795199187000 ms", "n": 17951991870001}"#;
     const PART: &str = r#"{"part": {"id": "prt_1fa32a1bb001CJBrCEo2y0lLdI", "messageID": "msg_1fa32a1bb001CJBrCEo2y0lLdJ", "sessionID": "ses_1fa32a199001ITn0thV64Wmrav", "type": "text", "text": "snake_case and _"}}"#;
 
     fn lines() -> String {
-        let created = r#"{"info": {"id": "ses_1fa32a199001ITn0thV64Wmrav"}}"#;
+        let created =
+            r#"{"info": {"id": "ses_1fa32a199001ITn0thV64Wmrav", "time": {"created": 1795199186000}}}"#;
         format!(
             "{{\"t_ms\": 10.5, \"event\": {{\"type\": \"session.created\", \"properties\": {created}}}}}\n\
              {{\"t_ms\": 12.0, \"event\": {{\"type\": \"message.part.updated\", \"properties\": {PART}}}}}\n\
+             {{\"t_ms\": 12.5, \"event\": {{\"type\": \"x\", \"properties\": {TIMES}}}}}\n\
              {{\"t_ms\": 13.0, \"client\": \"eof\"}}"
         )
     }
