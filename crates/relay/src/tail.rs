@@ -42,8 +42,10 @@ pub struct Tail {
 /// What a tail has after a position.
 #[derive(Debug, Clone)]
 pub enum After {
-    /// These events come next.
+    /// These events come next, and others may follow.
     Segment(Segment),
+    /// These events come next, and they are the newest.
+    Newest(Segment),
     /// Nothing: the position is the head, or above it.
     Nothing,
     /// The tail does not reach down to the position, or is that of another incarnation: read the store.
@@ -108,6 +110,7 @@ impl Tail {
         }
         let next = self.segments.partition_point(|segment| segment.last() <= position);
         match self.segments.get(next) {
+            Some(segment) if next + 1 == self.segments.len() => After::Newest(segment.clone()),
             Some(segment) => After::Segment(segment.clone()),
             None => After::Nothing,
         }
@@ -148,6 +151,16 @@ mod tests {
     }
 
     #[test]
+    fn only_the_newest_segment_says_that_nothing_follows() {
+        let mut tail = tail(0);
+        tail.push(page(&[1], 1));
+        assert!(matches!(tail.after(&epoch(), Seq::ZERO), After::Newest(_)));
+        tail.push(page(&[2], 2));
+        assert!(matches!(tail.after(&epoch(), Seq::ZERO), After::Segment(_)));
+        assert!(matches!(tail.after(&epoch(), Seq::new(1)), After::Newest(_)));
+    }
+
+    #[test]
     fn a_position_below_the_tail_reads_the_store() {
         let mut tail = tail(10);
         tail.push(page(&[11], 11));
@@ -158,7 +171,7 @@ mod tests {
     fn readers_of_one_segment_share_its_bytes() {
         let mut tail = tail(0);
         tail.push(page(&[1, 2], 2));
-        let (After::Segment(a), After::Segment(b)) =
+        let (After::Newest(a), After::Newest(b)) =
             (tail.after(&epoch(), Seq::ZERO), tail.after(&epoch(), Seq::ZERO))
         else {
             panic!("the segment is there")
@@ -224,7 +237,7 @@ mod tests {
             let mut seen = Vec::new();
             loop {
                 match tail.after(&epoch(), position) {
-                    After::Segment(segment) => {
+                    After::Segment(segment) | After::Newest(segment) => {
                         seen.extend(segment.records().iter().map(|r| r.seq).filter(|seq| *seq > position).map(Seq::get));
                         position = segment.last();
                     }
@@ -265,7 +278,9 @@ mod tests {
 
     fn seqs(after: &After) -> Vec<u64> {
         match after {
-            After::Segment(segment) => segment.records().iter().map(|record| record.seq.get()).collect(),
+            After::Segment(segment) | After::Newest(segment) => {
+                segment.records().iter().map(|record| record.seq.get()).collect()
+            }
             After::Nothing | After::Behind => panic!("no segment: {after:?}"),
         }
     }

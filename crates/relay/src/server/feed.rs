@@ -155,7 +155,7 @@ impl Feeds {
     /// What is kept in memory after a position; [`After::Behind`] if only the store has it.
     pub(super) fn hot(&self, feed: &Feed, epoch: &Epoch, after: Seq) -> After {
         match lock(&feed.hot).tail.as_ref().map(|tail| tail.after(epoch, after)) {
-            Some(found @ (After::Segment(_) | After::Nothing)) => found,
+            Some(found @ (After::Segment(_) | After::Newest(_) | After::Nothing)) => found,
             Some(After::Behind) | None => {
                 let history = lock(&self.history).after(&feed.log, epoch, after);
                 history.map_or(After::Behind, After::Segment)
@@ -394,7 +394,7 @@ impl Reader {
     pub(super) async fn next(&self, epoch: &Epoch, after: Seq) -> Result<Next, ErrorDetail> {
         let hot = self.seat.as_ref().map_or(After::Behind, |seat| self.feeds.hot(seat.feed(), epoch, after));
         match hot {
-            After::Segment(segment) => Ok(Next::Segment(segment)),
+            After::Segment(segment) | After::Newest(segment) => Ok(Next::Segment(segment)),
             After::Nothing => Ok(Next::Nothing),
             After::Behind => self.feeds.read(&self.log, after).await.map(Next::Page),
         }

@@ -184,8 +184,12 @@ impl Socket {
     ) -> Poll<Result<(), Gone>> {
         while !self.frames.is_all_sent() {
             let mut slices = [IoSlice::new(&[]); PIECES];
-            let unsent = self.frames.unsent(&mut slices);
-            match ready!(Pin::new(&mut self.io).poll_write_vectored(context, unsent)) {
+            let written = match self.frames.unsent(&mut slices) {
+                // The system has a shorter way for a single piece.
+                [piece] => Pin::new(&mut self.io).poll_write(context, piece),
+                pieces => Pin::new(&mut self.io).poll_write_vectored(context, pieces),
+            };
+            match ready!(written) {
                 Ok(bytes) if bytes > 0 => {
                     *progress += bytes;
                     self.flush = true;

@@ -173,7 +173,7 @@ fn read(link: &mut Option<Subscription>, log: &Log, tail: &Tail, limit: usize, s
         Some(reader) => {
             let (epoch, position) = reader.position().unwrap();
             match tail.after(epoch, position) {
-                After::Segment(segment) => reader.segment(&segment),
+                After::Segment(segment) | After::Newest(segment) => reader.segment(&segment),
                 After::Nothing => Vec::new(),
                 After::Behind => reader.page(&log.encoded(position, limit)),
             }

@@ -325,6 +325,10 @@ impl Conn {
         let Ok(place) = self.find(&log) else { return self.viewer.handle_nothing(&log) };
         match turn.relay.feeds().hot(self.seats[place].1.feed(), &epoch, after) {
             After::Segment(segment) => turn.gave(self.viewer.handle_segment(&log, &segment)),
+            After::Newest(segment) => {
+                turn.gave(self.viewer.handle_segment(&log, &segment));
+                self.viewer.handle_nothing(&log);
+            }
             After::Nothing => self.viewer.handle_nothing(&log),
             After::Behind => turn.asks.push((id, Ask::Read { log, epoch, after })),
         }
