@@ -8,7 +8,6 @@
 #![expect(clippy::print_stdout, reason = "a command talks on the terminal")]
 
 mod client;
-mod clock;
 mod event;
 mod judge;
 mod machine;

@@ -8,9 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use meter::processes::Used;
 use serde::{Deserialize, Serialize};
 
-use crate::{judge::Verdict, machine::Used, peer::PeerKind, workload::Workload};
+use crate::{judge::Verdict, peer::PeerKind, workload::Workload};
 
 /// Something that was measured. Times are in milliseconds unless named otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -6,9 +6,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use meter::clock::{now_ns, seconds, today};
 
 use crate::{
-    clock::{now_ns, seconds, today},
     machine,
     peer::{PeerKind, Programs},
     record::{Figure, Figures, Header, Record, Writer},

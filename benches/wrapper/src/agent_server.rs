@@ -9,12 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use meter::clock::{now_ns, wait_until};
 use serde_json::{Value, json};
 
-use crate::{
-    clock::{now_ns, wait_until},
-    turn::{Event, SESSION},
-};
+use crate::turn::{Event, SESSION};
 
 /// How long a follower may take to come.
 const PATIENCE: Duration = Duration::from_secs(30);

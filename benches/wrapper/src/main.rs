@@ -8,7 +8,6 @@
 
 mod agent_server;
 mod bare;
-mod clock;
 mod measure;
 mod process;
 mod relay;
@@ -22,6 +21,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use meter::clock;
 
 use crate::{
     measure::{Bench, Measured, Pace, Reader},

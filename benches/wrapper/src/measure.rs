@@ -9,13 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use meter::clock::{now_ns, seconds};
 use protocol::NewEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     agent_server::AgentServer,
-    clock::now_ns,
     process::Process,
     relay::Relay,
     turn::{Event, Goes, numbers_in},
@@ -107,7 +107,7 @@ impl Bench<'_> {
         let mut follower = server.follower()?;
         while !relay.next()?.events.iter().any(|event| &*event.kind == "agent.started") {}
 
-        let before = process.reading()?;
+        let before = process.reading();
         let began = now_ns();
         let (mut deltas, mut others) = (Vec::new(), Vec::new());
         for _ in 0..pace.rounds() {
@@ -116,9 +116,9 @@ impl Bench<'_> {
             deltas.extend(lateness(self.turn, &written, &arrived, Goes::Joined));
             others.extend(lateness(self.turn, &written, &arrived, Goes::AtOnce));
         }
-        let seconds = (now_ns() - began) as f64 / 1e9;
-        let (cpu_s, other_cores) = before.until(&process.reading()?);
-        let memory = process.memory()?;
+        let seconds = seconds(began, now_ns());
+        let used = before.until(&process.reading());
+        let memory = process.memory();
         // As fast as events are taken they wait for each other.
         let latency = |late| pace.per_second().map(|_| Latency::of(late));
         Ok(Measured {
@@ -126,11 +126,11 @@ impl Bench<'_> {
             pace,
             events: pace.rounds() * self.turn.len(),
             seconds,
-            cpu_s,
+            cpu_s: used.server_cpu_s,
             rss_mib: memory.rss_mib,
             pss_mib: memory.pss_mib,
             helpers_pss_mib: process.helpers_pss_mib()?,
-            other_cores,
+            other_cores: used.other_cores,
             deltas: latency(deltas),
             others: latency(others),
         })
@@ -145,7 +145,7 @@ impl Bench<'_> {
         let output = process.child().stdout.take().context("its output is piped")?;
         let mut follower = server.follower()?;
 
-        let before = process.reading()?;
+        let before = process.reading();
         let began = now_ns();
         for _ in 0..pace.rounds() {
             follower.play(self.turn, pace.per_second())?;
@@ -153,23 +153,23 @@ impl Bench<'_> {
         follower.end()?;
         let mut counted = String::new();
         BufReader::new(output).read_line(&mut counted)?;
-        let seconds = (now_ns() - began) as f64 / 1e9;
+        let seconds = seconds(began, now_ns());
         // The stream's first event is the server's greeting.
         if counted.trim().parse() != Ok(pace.rounds() * self.turn.len() + 1) {
             bail!("the bare client counted {counted:?} events");
         }
-        let (cpu_s, other_cores) = before.until(&process.reading()?);
-        let memory = process.memory()?;
+        let used = before.until(&process.reading());
+        let memory = process.memory();
         Ok(Measured {
             reader: Reader::Bare,
             pace,
             events: pace.rounds() * self.turn.len(),
             seconds,
-            cpu_s,
+            cpu_s: used.server_cpu_s,
             rss_mib: memory.rss_mib,
             pss_mib: memory.pss_mib,
             helpers_pss_mib: 0.0,
-            other_cores,
+            other_cores: used.other_cores,
             deltas: None,
             others: None,
         })

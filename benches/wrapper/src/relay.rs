@@ -8,14 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use meter::clock::now_ns;
 use protocol::{
     NewEvent, Seq,
     codec::Frame as _,
     frame::{FromWrapper, IngestLimits, ToWrapper},
 };
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes, WebSocket, accept};
-
-use crate::clock::now_ns;
 
 /// Frames that nobody has looked at yet: a whole turn of them.
 const FRAMES: usize = 8_192;

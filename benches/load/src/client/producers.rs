@@ -4,6 +4,7 @@ use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::Arc, time::Duratio
 
 use anyhow::{Context as _, Result, bail};
 use hdrhistogram::Histogram;
+use meter::clock::now_ns;
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
@@ -13,7 +14,6 @@ use tokio::{
 
 use super::{connect, latencies, read, runtime};
 use crate::{
-    clock::now_ns,
     event,
     peer::{Acked, Peer, ProducerCodec},
 };

@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use hdrhistogram::Histogram;
+use meter::clock::{now_ns, pause, seconds};
 use tokio::{
     io::AsyncWriteExt as _,
     sync::{Semaphore, oneshot},
@@ -22,7 +23,6 @@ use tokio::{
 
 use super::{connect, latencies, read, runtime};
 use crate::{
-    clock::{TICK, now_ns, pause, seconds},
     event::Scanner,
     judge::{Judge, Verdict},
     peer::{Heard, Peer},
@@ -32,6 +32,8 @@ use crate::{
 const READ_BYTES: usize = 256 * 1024;
 /// The receive buffer of a viewer that does not read, so that the server feels it early.
 const STALLED_BUFFER: u32 = 4096;
+/// How often a counter is looked at.
+const TICK: Duration = Duration::from_millis(1);
 
 /// What a viewer is to do.
 #[derive(Debug, Clone)]

@@ -11,11 +11,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use meter::clock::{now_ns, pause, seconds};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Peer;
-use crate::clock::{now_ns, pause, seconds};
 
 /// Time for a server to listen, and to end.
 const PATIENCE_S: f64 = 20.0;

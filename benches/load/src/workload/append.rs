@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use meter::{clock::seconds, processes::Reading};
 
 use super::{Bench, count, fast_load, set_ack};
 use crate::{
     client::{Load, latencies, produce},
-    clock::seconds,
-    machine::Reading,
     record::{Figure, Figures},
 };
 

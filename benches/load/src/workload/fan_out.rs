@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use meter::{
+    clock::{pause, seconds},
+    processes::Reading,
+};
 
 use super::{Bench, SETTLE, count, fast_load, set_ack, set_latency};
 use crate::{
     client::{Load, ViewerPlan, Viewers, produce},
-    clock::{pause, seconds},
-    machine::Reading,
     record::{Figure, Figures},
 };
 

@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, bail};
+use meter::{
+    clock::{pause, seconds},
+    processes::Reading,
+};
 
 use super::{Bench, SETTLE, count, fast_load, set_ack, set_latency};
 use crate::{
     client::{Load, ViewerPlan, Viewers, latencies, produce_after},
-    clock::{pause, seconds},
-    machine::Reading,
     record::{Figure, Figures},
 };
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use meter::clock::{now_ns, seconds};
 use protocol::{LogId, Seq};
 use store::{Append, EventStore as _, ReadLimit, SqliteOptions, SqliteStore};
 
@@ -10,10 +11,7 @@ use super::{
     Bench, count, fan_out, fast_load, fleet,
     store::{event_of, runtime},
 };
-use crate::{
-    clock::{now_ns, seconds},
-    record::{Figure, Figures},
-};
+use crate::record::{Figure, Figures};
 
 const VIEWERS: [usize; 5] = [1, 10, 100, 1_000, 4_000];
 const AGENTS: [usize; 4] = [10, 100, 1_000, 10_000];

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use meter::{clock::pause, processes::Reading};
 
 use super::{Bench, count};
 use crate::{
     client::{ViewerPlan, Viewers},
-    clock::pause,
-    machine::Reading,
     record::{Figure, Figures},
 };
 

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use meter::{
+    clock::{now_ns, pause, seconds},
+    processes::Reading,
+};
 
 use super::{Bench, SIZE, count, quantile_ms};
 use crate::{
     client::{Load, ViewerPlan, Viewers, latencies, produce},
-    clock::{now_ns, pause, seconds},
     judge::Verdict,
-    machine::Reading,
     record::{Figure, Figures},
 };
 

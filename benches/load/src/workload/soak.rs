@@ -3,14 +3,16 @@
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use meter::{
+    clock::{now_ns, pause, seconds, today},
+    processes::{Reading, descriptors, threads},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Bench, count, fast_load};
 use crate::{
     client::{Load, ViewerPlan, Viewers, produce},
-    clock::{now_ns, pause, seconds, today},
     judge::Verdict,
-    machine::{Reading, descriptors, threads},
     peer::Peer,
     wire::http::Asking,
 };

@@ -3,6 +3,7 @@
 use std::{fs, num::NonZeroU64, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
+use meter::clock::{now_ns, seconds};
 use protocol::{LogId, NewEvent, Seq, Timestamp};
 use rustix::fs::{Advice, fadvise, fsync};
 use store::{Append, EventStore, ReadLimit, SqliteOptions, SqliteStore};
@@ -10,7 +11,6 @@ use tokio::runtime::Runtime;
 
 use super::{Bench, SIZE, count};
 use crate::{
-    clock::{now_ns, seconds},
     event,
     machine::syncs_per_second,
     record::{Figure, Figures},
