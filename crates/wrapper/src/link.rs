@@ -251,16 +251,20 @@ impl LinkHandle {
         self.state.clone()
     }
 
-    /// Waits until everything that was pushed before is acked; false if it was not within that time, or the link will
+    /// Waits until everything that was pushed before is acked, for so long at most; false if it was not, or the link will
     /// never come back.
     pub async fn flush(&self, within: Duration) -> bool {
+        tokio::time::timeout(within, self.flushed()).await.unwrap_or(false)
+    }
+
+    /// Waits until everything that was pushed before is acked; false if the link will never come back.
+    pub async fn flushed(&self) -> bool {
         let (mut progress, mut state) = (self.progress.clone(), self.state.clone());
         let last = progress.borrow().next - 1;
         tokio::select! {
             biased;
             reached = progress.wait_for(|progress| progress.acked >= last) => reached.is_ok(),
             _ = state.wait_for(|state| matches!(state, LinkState::Superseded | LinkState::Refused { .. })) => false,
-            () = tokio::time::sleep(within) => false,
         }
     }
 }

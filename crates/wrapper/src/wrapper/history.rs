@@ -21,8 +21,6 @@ use crate::{
 
 /// How long the start waits for the relay, and for how long the agent's events wait while the log is read later on.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the relay is waited for that cannot be reached: in effect as long as it takes.
-const UNTIL_REACHED: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Between a time that the log could not be read, though the relay was there, and the next one.
 const RETRY: Duration = Duration::from_secs(60);
 /// How often that is tried.
@@ -75,7 +73,7 @@ pub(super) async fn recall(
 /// Reads the log once it has all that was said by now; `None` if that takes too long or fails.
 async fn read(link: &LinkHandle, log: &Log, generation: u64) -> Option<Past> {
     let reading = async {
-        if !link.flush(PATIENCE).await {
+        if !link.flushed().await {
             return None;
         }
         let read = log.read(generation).await;
@@ -118,7 +116,7 @@ impl Life {
         self.tasks.spawn(async move {
             tokio::time::sleep(pause).await;
             // Where it never will be, the link says so itself, and the life ends.
-            Done::Reached(link.flush(UNTIL_REACHED).await)
+            Done::Reached(link.flushed().await)
         });
     }
 
