@@ -108,6 +108,11 @@ pub enum Signal {
     /// something between.
     /// The wrapper compares it with what it knows and emits the differences.
     CaughtUp(Box<ServerState>),
+    /// A slash command that the agent took has failed since, and the agent's stream does not say so.
+    CommandFailed {
+        /// Which one, and what the agent says.
+        message: String,
+    },
     /// The agent is no more. The last signal.
     Ended(Ended),
 }

@@ -105,6 +105,7 @@ struct Sent {
     due: Moment,
     /// The runtime took it.
     taken: bool,
+    is_slash: bool,
     opened: bool,
 }
 
@@ -162,6 +163,14 @@ impl Turns {
             sent.taken = true;
             sent.due = now + PROMPT_PATIENCE;
         } else {
+            self.sent = None;
+            self.send_next(now);
+        }
+    }
+
+    /// A slash command that the runtime took has failed: one that has begun no turn begins none.
+    pub(crate) fn command_failed(&mut self, now: Moment) {
+        if self.sent.as_ref().is_some_and(|sent| sent.is_slash && sent.taken && !sent.opened) {
             self.sent = None;
             self.send_next(now);
         }
@@ -415,7 +424,9 @@ impl Turns {
                 return;
             };
             if self.takes != Takes::Always {
-                self.sent = Some(Sent { number, due: now + PROMPT_PATIENCE, taken: false, opened: false });
+                let is_slash = matches!(command, Command::Slash { .. });
+                let due = now + PROMPT_PATIENCE;
+                self.sent = Some(Sent { number, due, taken: false, is_slash, opened: false });
             } else {
                 self.running.push(number);
             }

@@ -289,11 +289,20 @@ impl AgentServer {
         if let Some(state) = state {
             signals.try_send(Signal::CaughtUp(Box::new(state))).expect("nothing was sent yet");
         }
+        let later = signals.downgrade();
         let last = signals.try_reserve_owned().expect("there is room for more than one");
         tasks.spawn(drive(self.flavour.name(), follow, stream, last, process, record, stop.clone()));
         let info = RuntimeInfo { name: self.flavour.name().to_owned(), version };
-        let control = Control { api, flavour: self.flavour, session: session.clone(), stop, tasks, again };
-        let control = Arc::new(control);
+        let control = Arc::new(Control {
+            api,
+            flavour: self.flavour,
+            session: session.clone(),
+            stop,
+            tasks,
+            signals: later,
+            at_once: self.patience.at_once,
+            again,
+        });
         RunningAgent { info, session, resumed, context_limits, signals: receiver, control }
     }
 }

@@ -118,6 +118,22 @@ fn a_slash_command_begins_a_turn_as_a_prompt_does() {
 }
 
 #[test]
+fn a_slash_command_that_failed_holds_up_nothing_and_a_prompt_is_not_taken_for_one() {
+    for (command, goes_on) in [(slash("init"), true), (Command::Prompt(prompt("a", Delivery::Queue)), false)]
+    {
+        let mut turns = turns();
+        let number = turns.take(Moment::START, command).unwrap();
+        turns.taken(Moment::START, number, true);
+        turns.prompt(Moment::START, prompt("b", Delivery::Queue));
+        drain(&mut turns);
+        turns.command_failed(Moment::START);
+        let out = drain(&mut turns);
+        assert_eq!(sent(&out).contains(&"b".to_owned()), goes_on);
+        assert!(!out.contains(&TurnOutput::Unanswered(number)), "what came of it was told");
+    }
+}
+
+#[test]
 fn an_abort_drops_what_is_queued_and_says_so() {
     let mut turns = running();
     let number = turns.prompt(Moment::START, prompt("b", Delivery::Queue)).unwrap();

@@ -279,6 +279,7 @@ impl Life {
         match signal {
             Some(Signal::Event(event)) => self.event(event),
             Some(Signal::Alive) => {}
+            Some(Signal::CommandFailed { message }) => self.command_failed(&message).await,
             Some(Signal::CaughtUp(state)) => self.caught_up(&state).await,
             Some(Signal::Ended(ended)) => self.ended(ended).await,
             None => {

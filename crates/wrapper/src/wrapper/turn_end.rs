@@ -40,6 +40,12 @@ impl Life {
         self.turn_failed("PromptLostError", &message).await;
     }
 
+    /// A slash command that the agent took has failed.
+    pub(super) async fn command_failed(&mut self, message: &str) {
+        self.turn_failed("CommandFailedError", message).await;
+        self.turns.command_failed(self.clock.now());
+    }
+
     /// Says in the log that a turn, or a prompt that is to begin one, goes wrong.
     pub(super) async fn turn_failed(&mut self, name: &str, message: &str) {
         tracing::warn!(error = name, message, "a turn goes wrong");

@@ -270,6 +270,29 @@ async fn what_is_not_there_is_told_apart_from_a_refusal() {
 }
 
 #[tokio::test]
+async fn a_slash_command_that_fails_after_it_was_taken_is_told() {
+    let mut place = Place::new(&[]).await;
+    place.patience.at_once = Duration::from_millis(50);
+    for flavour in [Flavour::Opencode, Flavour::Kilo] {
+        let mut agent = place.start(flavour, None).await.unwrap();
+        let slash = json!({"type":"command","name":"init","arguments":"late"});
+        agent.control.command(read(slash)).await.unwrap();
+        place.fake.fail_late();
+        let failed = loop {
+            match next(&mut agent).await {
+                Signal::CommandFailed { message } => break message,
+                Signal::Alive => {}
+                other @ (Signal::Event(_) | Signal::CaughtUp(_) | Signal::Ended(_) | _) => {
+                    panic!("{other:?}")
+                }
+            }
+        };
+        assert_eq!(failed, "the command /init failed: exit code 7");
+        agent.control.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_was_deleted_is_told_apart_from_what_else_is_missing() {
     let place = Place::new(&[]).await;
     let mut agent = place.start(Flavour::Opencode, None).await.unwrap();

@@ -74,6 +74,15 @@ impl Puppet {
         }
     }
 
+    /// A slash command that it took has failed.
+    pub(crate) async fn fails_late(&self, message: &str) {
+        let signals = self.inside.lock().unwrap().signals.clone().expect("it runs");
+        signals
+            .send(Signal::CommandFailed { message: message.to_owned() })
+            .await
+            .expect("the wrapper listens");
+    }
+
     /// It dies.
     pub(crate) async fn dies(&self) {
         let signals = self.change(|inside| inside.signals.take()).expect("it runs");

@@ -82,6 +82,21 @@ async fn a_prompt_that_the_agents_death_swallowed_is_told() {
 }
 
 #[tokio::test]
+async fn a_slash_command_that_fails_late_is_told_and_the_next_prompt_goes() {
+    let puppet = Puppet::new();
+    let mut world = World::played(&puppet, |_| {}).await;
+    world.until(is_idle).await;
+    assert!(world.command(&json!({ "type": "command", "name": "init" })).await.ok);
+    world.send(&json!({ "type": "prompt", "text": "b" }));
+    puppet.fails_late("the command /init failed: exit code 7").await;
+    let error = world.until_said("session.error").await;
+    assert_eq!(error["error"]["name"], "CommandFailedError");
+    assert_eq!(error["error"]["data"]["message"], "the command /init failed: exit code 7");
+    assert_eq!(text(&puppet.told(2).await[1]), "b");
+    world.kill().await;
+}
+
+#[tokio::test]
 async fn what_is_in_flight_is_what_was_taken_and_is_not_through() {
     let puppet = Puppet::new();
     let mut world = World::played(&puppet, |_| {}).await;

@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use protocol::{Command, ModelRef, PermissionReply, Prompt};
 use serde_json::{Map, Value, json};
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -13,10 +17,7 @@ use super::{
     api::{Api, ApiError},
     server_state,
 };
-use crate::runtime::{AgentControl, CommandError};
-
-/// A slash command is answered at the end of its turn, a wrong one at once.
-const AT_ONCE: Duration = Duration::from_secs(2);
+use crate::runtime::{AgentControl, CommandError, Signal};
 
 #[derive(Debug)]
 pub(super) struct Control {
@@ -25,6 +26,10 @@ pub(super) struct Control {
     pub(super) session: String,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
+    /// For what is known only after a command was answered. Others decide how long the stream is.
+    pub(super) signals: mpsc::WeakSender<Signal>,
+    /// By then a slash command that is wrong was refused.
+    pub(super) at_once: Duration,
     /// Whoever follows the stream is to take it up anew.
     pub(super) again: Arc<Notify>,
 }
@@ -167,20 +172,39 @@ impl Control {
             return Err(CommandError::NotFound { what: format!("the command /{name}") });
         }
         let (api, session, stop) = (self.api.clone(), self.session.clone(), self.stop.clone());
+        let body = json!({ "command": name, "arguments": arguments });
         let mut turn = self.tasks.spawn(async move {
-            let body = json!({ "command": name, "arguments": arguments });
-            let path = ["session", &session, "command"];
+            let path = ["session", session.as_str(), "command"];
             tokio::select! {
                 answer = api.post_turn(&path, &body) => answer.map(drop),
                 () = stop.cancelled() => Ok(()),
             }
         });
-        match timeout(AT_ONCE, &mut turn).await {
-            Ok(Ok(Ok(()))) => Ok(()),
+        match timeout(self.at_once, &mut turn).await {
+            Ok(Ok(Ok(()))) | Ok(Err(_)) => Ok(()),
             Ok(Ok(Err(error))) => Err(self.refused_by_session(error).await),
             // It runs; what comes of it is in the stream.
-            Ok(Err(_)) | Err(_) => Ok(()),
+            Err(_) => {
+                self.tell_late_failure(name, turn);
+                Ok(())
+            }
         }
+    }
+
+    /// Tells of a slash command that the server took and then refused. If there is no answer the stream says what came of it, or the
+    /// server's end does.
+    fn tell_late_failure(&self, name: String, turn: JoinHandle<Result<(), ApiError>>) {
+        let (signals, stop) = (self.signals.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            let Ok(Err(ApiError::Status { message, .. })) = turn.await else { return };
+            let Some(signals) = signals.upgrade() else { return };
+            let message = format!("the command /{name} failed: {message}");
+            tokio::select! {
+                // Nobody listens any more when the agent has ended.
+                _ = signals.send(Signal::CommandFailed { message }) => {}
+                () = stop.cancelled() => {}
+            }
+        });
     }
 
     async fn post_to_session(&self, verb: &str, body: &Value) -> Result<Value, CommandError> {

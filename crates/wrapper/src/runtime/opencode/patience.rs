@@ -14,6 +14,8 @@ pub struct Patience {
     pub answer: Duration,
     /// Until its session is there.
     pub session: Duration,
+    /// By then a slash command that is wrong was refused; one that is not is answered at the end of its turn.
+    pub at_once: Duration,
     /// Its stream may be silent for so long (§10): it says something every 10 s.
     pub silence: Duration,
     /// It may take so long to answer whether it is well.
@@ -29,6 +31,7 @@ impl Default for Patience {
             health: Duration::from_secs(30),
             answer: Duration::from_secs(30),
             session: Duration::from_secs(30),
+            at_once: Duration::from_secs(2),
             silence: Duration::from_secs(15),
             probe: Duration::from_secs(5),
             hung: Duration::from_secs(30),

@@ -19,7 +19,7 @@ use axum::{
 };
 use base64::Engine as _;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// The session that the server makes for whoever asks.
 pub(crate) const ROOT: &str = "ses_root";
@@ -52,6 +52,8 @@ struct Shared {
     is_deleted: AtomicBool,
     /// Messages of the root session; one if it is 0.
     messages: AtomicUsize,
+    /// Slash commands that are to fail late do so now.
+    fails: Notify,
     /// Calls whose path begins so are never answered.
     hangs: Mutex<Option<&'static str>>,
 }
@@ -87,6 +89,11 @@ impl Fake {
     /// Takes calls whose path begins so and never answers them; its stream stays open and silent.
     pub(crate) fn hang(&self, path: &'static str) {
         *self.shared.hangs.lock().unwrap() = Some(path);
+    }
+
+    /// Refuses a slash command with the argument `late` that it took.
+    pub(crate) fn fail_late(&self) {
+        self.shared.fails.notify_one();
     }
 
     /// Has its root session no more.
@@ -153,6 +160,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         ("GET", ["permission"]) => asks("per_1", "ses_child"),
         ("GET", ["question"]) => asks("que_1", ROOT),
         ("GET", ["network"]) => asks("que_net", ROOT),
+        ("POST", ["session", ROOT, "command"]) if call.body["arguments"] == "late" => {
+            shared.fails.notified().await;
+            let refusal = json!({ "name": "UnknownError", "data": { "message": "exit code 7" } });
+            return (StatusCode::INTERNAL_SERVER_ERROR, Json(refusal)).into_response();
+        }
         ("POST", ["session", ROOT, "prompt_async"]) if call.body["parts"][0]["text"] == "refuse me" => {
             let refusal = json!({ "name": "BadRequest", "data": { "message": "too rude" } });
             return (StatusCode::BAD_REQUEST, Json(refusal)).into_response();
