@@ -1,12 +1,13 @@
 //! Events over the limit are cut to fit (§3, §11): the long texts in them, with a mark that says how long they were.
 //!
 //! What an event is about (its ids, hence its key and effect) always stays. The longest texts go first: they are cut in the
-//! middle, since the beginning says what it is and the end how it went; data URLs go whole.
+//! middle, since the beginning says what it is and the end how it went; data URLs go whole. Each mark names the file that has what is
+//! missing there: a text, or the whole payload where items and fields were left out.
 
 use std::path::{Path, PathBuf};
 
 use protocol::{NewEvent, RawData, limits::EVENT_DATA_BYTES};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// How much of a value is kept, from generous to little.
 const LEVELS: [Level; 5] = [
@@ -18,8 +19,11 @@ const LEVELS: [Level; 5] = [
 ];
 
 /// Fields of an object of which nothing else fits, and the bytes of each: three such objects are below the limit.
-const FIELDS: usize = 64;
+const FIELDS: usize = 32;
 const FIELD: usize = 128;
+
+/// Bytes of a file's name, without its ending.
+const NAME: usize = 128;
 
 #[derive(Debug, Clone, Copy)]
 struct Level {
@@ -29,7 +33,7 @@ struct Level {
     items: usize,
 }
 
-/// A text that was cut, and where its whole is to be kept.
+/// What was cut, and where its whole is to be kept.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Cut {
     /// The file, below the folder for full texts.
@@ -46,35 +50,34 @@ pub(crate) fn fit(event: &mut NewEvent, keep_in: Option<&Path>) -> Vec<Cut> {
         return Vec::new();
     }
     let Ok(value) = event.data.parse::<Value>() else { return Vec::new() };
-    let name = event.classify().key.map_or_else(|| event.kind.to_string(), |key| key.as_str().to_owned());
-    let name: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect();
+    let name = file_name(event);
+    let whole =
+        std::mem::replace(&mut event.data, RawData::of(&Value::Null).expect("a JSON value serialises"));
     tracing::info!(kind = &*event.kind, bytes = len, "an event is over the limit: it is cut");
     for level in LEVELS {
-        let mut cutter = Cutter { level, name: &name, keep_in, cuts: Vec::new() };
+        let mut cutter = Cutter { level, name: &name, keep_in, cuts: Vec::new(), leaves_out: false };
         event.data = RawData::of(&cutter.value(&value)).expect("a JSON value serialises");
         if event.data.json().len() <= EVENT_DATA_BYTES {
-            return cutter.cuts;
+            return cutter.cuts(whole.json());
         }
     }
-    event.data = RawData::of(&skeleton(&value, len)).expect("a JSON value serialises");
-    Vec::new()
+    let level = Level { text: FIELD, items: FIELDS };
+    let mut cutter = Cutter { level, name: &name, keep_in, cuts: Vec::new(), leaves_out: false };
+    event.data = RawData::of(&cutter.skeleton(&value)).expect("a JSON value serialises");
+    cutter.cuts(whole.json())
 }
 
-/// What an event is about, and nothing else.
-fn skeleton(value: &Value, len: usize) -> Value {
-    let fields = value.as_object().into_iter().flatten();
-    let mut kept: Map<String, Value> = fields
-        .clone()
-        .filter(|(name, value)| name.len() <= FIELD && is_small(value))
-        .take(FIELDS)
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    for (name, value) in fields.filter(|(name, _)| matches!(name.as_str(), "part" | "info" | "state")) {
-        kept.insert(name.clone(), skeleton(value, value.to_string().len()));
+/// What an event's files are called, by what it is about. One that is about nothing is replaced by none: its time tells it from others.
+fn file_name(event: &NewEvent) -> String {
+    let about = event.classify().key.map(|key| key.as_str().to_owned());
+    let about = about.unwrap_or_else(|| format!("{}-{}", event.kind, event.time.unix_ms()));
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let mut name: String = about.chars().map(plain).collect();
+    if name.len() > NAME {
+        name.truncate(NAME - 9);
+        name += &format!("-{:08x}", crc32c::crc32c(about.as_bytes()));
     }
-    kept.insert("trimmed".to_owned(), Value::String(format!("[trimmed: most of {len} bytes]")));
-    Value::Object(kept)
+    name
 }
 
 #[derive(Debug)]
@@ -83,9 +86,34 @@ struct Cutter<'a> {
     name: &'a str,
     keep_in: Option<&'a Path>,
     cuts: Vec<Cut>,
+    /// Items or fields: no text of their own is kept.
+    leaves_out: bool,
 }
 
 impl Cutter<'_> {
+    /// What an event is about, and how its texts begin and end.
+    fn skeleton(&mut self, value: &Value) -> Value {
+        let len = value.to_string().len();
+        let mark = self.mark_left_out(&format!("most of {len} bytes"));
+        let mut fields: Vec<(&String, &Value)> = value.as_object().into_iter().flatten().collect();
+        fields.retain(|(name, _)| name.len() <= FIELD);
+        let is_inner = |name: &str| matches!(name, "part" | "info" | "state");
+        fields.sort_by_key(|(name, value)| (!is_inner(name) && !is_small(value), name.len()));
+        let mut kept = Map::new();
+        for (name, value) in fields.into_iter().take(FIELDS) {
+            let value = match value {
+                Value::Object(_) if is_inner(name) => self.skeleton(value),
+                Value::Object(_) if name == "input" && !is_small(value) => json!({ "trimmed": mark }),
+                Value::String(text) => Value::String(self.text(text)),
+                _ if is_small(value) => value.clone(),
+                _ => continue,
+            };
+            kept.insert(name.clone(), value);
+        }
+        kept.insert("trimmed".to_owned(), Value::String(mark));
+        Value::Object(kept)
+    }
+
     fn value(&mut self, value: &Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.text(text)),
@@ -93,11 +121,8 @@ impl Cutter<'_> {
                 let kept = self.level.items;
                 let mut list: Vec<Value> = items.iter().take(kept).map(|item| self.value(item)).collect();
                 if items.len() > kept {
-                    list.push(Value::String(format!(
-                        "[trimmed: {} of {} items]",
-                        items.len() - kept,
-                        items.len()
-                    )));
+                    let gone = format!("{} of {} items", items.len() - kept, items.len());
+                    list.push(Value::String(self.mark_left_out(&gone)));
                 }
                 Value::Array(list)
             }
@@ -119,10 +144,8 @@ impl Cutter<'_> {
         });
         let mut object: Map<String, Value> =
             by_size.into_iter().take(kept).map(|(name, value)| (name.clone(), self.value(value))).collect();
-        object.insert(
-            "trimmed".to_owned(),
-            Value::String(format!("{} of {} fields", fields.len() - object.len(), fields.len())),
-        );
+        let gone = format!("{} of {} fields", fields.len() - object.len(), fields.len());
+        object.insert("trimmed".to_owned(), Value::String(self.mark_left_out(&gone)));
         object
     }
 
@@ -132,8 +155,7 @@ impl Cutter<'_> {
             return text.to_owned();
         }
         let kept_at = self.keep(text);
-        if let Some((mime, _)) = text.strip_prefix("data:").and_then(|rest| rest.split_once(',')) {
-            let mime: String = mime.chars().take(64).collect();
+        if let Some(mime) = mime_of_data_url(text) {
             return format!("[trimmed: {len} bytes of {mime}{kept_at}]");
         }
         let (head, tail) = (floor(text, self.level.text * 2 / 3), ceil(text, len - self.level.text / 3));
@@ -145,17 +167,48 @@ impl Cutter<'_> {
     fn keep(&mut self, text: &str) -> String {
         let Some(folder) = self.keep_in else { return String::new() };
         let file = PathBuf::from(format!("{}.{}.txt", self.name, self.cuts.len()));
-        let kept_at = format!(", whole in {}", folder.join(&file).display());
+        let kept_at = whole_in(folder, &file);
         self.cuts.push(Cut { file, text: text.to_owned() });
         kept_at
     }
+
+    /// The mark in the place of what is left out, of which the whole payload is kept.
+    fn mark_left_out(&mut self, gone: &str) -> String {
+        self.leaves_out = true;
+        let kept_at = self.keep_in.map(|folder| whole_in(folder, &self.file_of_all())).unwrap_or_default();
+        format!("[trimmed: {gone}{kept_at}]")
+    }
+
+    /// What is to be kept.
+    fn cuts(mut self, whole: &str) -> Vec<Cut> {
+        if self.leaves_out && self.keep_in.is_some() {
+            let file = self.file_of_all();
+            self.cuts.push(Cut { file, text: whole.to_owned() });
+        }
+        self.cuts
+    }
+
+    fn file_of_all(&self) -> PathBuf {
+        PathBuf::from(format!("{}.json", self.name))
+    }
+}
+
+fn whole_in(folder: &Path, file: &Path) -> String {
+    format!(", whole in {}", folder.join(file).display())
+}
+
+/// The type in a data URL (RFC 2397), which has no blanks before its data as other texts have.
+fn mime_of_data_url(text: &str) -> Option<&str> {
+    let (mime, _) = text.strip_prefix("data:")?.split_once(',')?;
+    let is_mime = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/;=\"".contains(&byte);
+    (mime.len() <= 128 && mime.bytes().all(is_mime)).then_some(mime)
 }
 
 fn is_small(value: &Value) -> bool {
     match value {
         Value::String(text) => text.len() <= FIELD,
         Value::Null | Value::Bool(_) | Value::Number(_) => true,
-        Value::Array(_) | Value::Object(_) => false,
+        Value::Array(_) | Value::Object(_) => value.to_string().len() <= FIELD,
     }
 }
 
@@ -225,6 +278,68 @@ mod tests {
         assert!(event.data.json().contains("of 100000 items"));
     }
 
+    #[test]
+    fn what_is_left_out_is_kept_in_a_file_of_the_whole() {
+        let file = |n: u32| json!({ "file": format!("src/{n}.rs") });
+        let many: Vec<Value> = (0..100_000).map(file).collect();
+        for input in [json!({ "files": many }), json!({ "lists": too_many_lists() })] {
+            let mut event = tool(
+                &json!({ "status": "completed", "input": input, "output": "done\n".repeat(100), "title": "look" }),
+            );
+            let whole = event.data.json().to_owned();
+            let cuts = fit(&mut event, Some(Path::new("kept")));
+            assert!(event.data.json().len() <= EVENT_DATA_BYTES);
+            assert!(event.data.json().contains(", whole in kept/part-msg_1-prt_1.json]"));
+            assert_eq!(cuts.last().unwrap(), &Cut { file: "part-msg_1-prt_1.json".into(), text: whole });
+        }
+    }
+
+    #[test]
+    fn a_skeleton_is_still_a_call_of_its_tool_with_the_ends_of_its_output_and_its_times() {
+        let output = format!("first{}last", "x".repeat(1_000));
+        let mut event = tool(&json!({
+            "status": "completed", "input": { "lists": too_many_lists() }, "output": output, "title": "look", "time": { "start": 1, "end": 2 },
+        }));
+        fit(&mut event, None);
+        let state = part(&event)["state"].clone();
+        let said = state["output"].as_str().unwrap();
+        assert!(
+            said.starts_with("first") && said.ends_with("last") && said.contains("of 1009 bytes"),
+            "{said}"
+        );
+        assert_eq!((&state["title"], &state["time"]), (&json!("look"), &json!({ "start": 1, "end": 2 })));
+        let mark = state["input"]["trimmed"].as_str().unwrap();
+        assert!(mark.starts_with("[trimmed: most of "), "{mark}");
+    }
+
+    #[test]
+    fn a_text_that_only_begins_as_a_data_url_does_keeps_its_ends() {
+        let text = format!("data: {{\"a\": 1, \"b\": 2}}\n{}end", "data: x\n".repeat(50_000));
+        let mut event = tool(&json!({ "status": "completed", "output": text }));
+        fit(&mut event, None);
+        let cut = part(&event)["state"]["output"].as_str().unwrap().to_owned();
+        assert!(cut.starts_with("data: {\"a\": 1") && cut.ends_with("end"));
+    }
+
+    #[test]
+    fn events_of_no_entity_have_files_of_their_own_and_no_name_is_too_long() {
+        let long =
+            json!({ "sessionID": "s", "error": { "name": "x", "data": { "message": "m".repeat(300_000) } } });
+        let names = [1, 2].map(|ms| {
+            let mut event = event("session.error", &long.to_string());
+            event.time = protocol::Timestamp::from_unix_ms(ms);
+            fit(&mut event, Some(Path::new("kept"))).remove(0).file
+        });
+        assert_ne!(names[0], names[1]);
+        let part = |id: char| {
+            let part = json!({ "id": id.to_string().repeat(1_000), "messageID": "m".repeat(1_000), "type": "text", "text": "x".repeat(300_000) });
+            let mut event = event("message.part.updated", &json!({ "part": part }).to_string());
+            fit(&mut event, Some(Path::new("kept"))).remove(0).file
+        };
+        assert!(part('a').as_os_str().len() < 255);
+        assert_ne!(part('a'), part('b'));
+    }
+
     proptest! {
         // Each case is an event of some hundred KiB.
         #![proptest_config(ProptestConfig::with_cases(32))]
@@ -257,6 +372,11 @@ mod tests {
                     .prop_map(|fields| Value::Object(fields.into_iter().collect())),
             ]
         })
+    }
+
+    /// None of them is long, and nothing but a skeleton fits.
+    fn too_many_lists() -> Value {
+        json!(vec![vec!["x".repeat(100); 60]; 60])
     }
 
     fn tool(state: &Value) -> NewEvent {

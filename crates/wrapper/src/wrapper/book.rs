@@ -163,8 +163,50 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::{outbox::OutboxLimits, testing::event};
+
+    #[tokio::test]
+    async fn the_whole_of_what_is_cut_stays_in_the_file_that_its_mark_names() {
+        let (dir, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let work = work.path().canonicalize().unwrap();
+        let outbox = Outbox::open(dir.path(), OutboxLimits::default()).unwrap();
+        let mut book = Book::new(SessionView::default(), outbox, Clock::start(), Redactor::default());
+        book.keep_output(&work, Path::new(".gastown/output")).unwrap();
+        let long = "line\n".repeat(100_000);
+        let url = format!("data:image/png;base64,{}", "A".repeat(400_000));
+        let tool = |state: Value| json!({ "type": "tool", "tool": "write", "callID": "c", "state": state });
+        for (whole, at, part) in [
+            (&long, "/state/output", tool(json!({ "status": "completed", "input": {}, "output": long }))),
+            (
+                &long,
+                "/state/input/content",
+                tool(json!({ "status": "running", "input": { "content": long } })),
+            ),
+            (
+                &url,
+                "/state/attachments/0/url",
+                tool(json!({ "status": "completed", "attachments": [{ "url": url }] })),
+            ),
+            (&url, "/url", json!({ "type": "file", "mime": "image/png", "url": url })),
+            (&long, "/text", json!({ "type": "text", "text": long })),
+        ] {
+            let mut part = part;
+            for (name, id) in [("id", "p"), ("messageID", "m"), ("sessionID", "s")] {
+                part[name] = json!(id);
+            }
+            let data = json!({ "sessionID": "s", "part": part }).to_string();
+            book.emit(vec![event("message.part.updated", &data)]).await;
+            let shown = book.view().part("m", "p").unwrap().to_json();
+            let cut = shown.pointer(at).and_then(Value::as_str).unwrap();
+            assert!(cut.len() < whole.len() && cut.contains(&format!("{} bytes", whole.len())), "{at}");
+            let (_, named) = cut.split_once("whole in ").unwrap();
+            let (file, _) = named.split_once(']').unwrap();
+            assert_eq!(&std::fs::read_to_string(work.join(file)).unwrap(), whole, "{at}");
+        }
+    }
 
     #[tokio::test]
     async fn an_agent_that_runs_for_days_is_kept_within_a_bound() {
