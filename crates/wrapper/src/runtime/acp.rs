@@ -14,7 +14,8 @@
 //! | `session/request_permission` | `permission.asked`; once, always, reject choose `allow_once`, `allow_always`, `reject_once` |
 //! | `usage_update`, the turn's `usage` | tokens and cost of the message |
 //! | the answer to `session/prompt` | the end of the turn; `cancelled` is an abort, a refusal and an error are one |
-//! | text, thoughts, tools outside of a turn | a message that is complete from its beginning, which opens no turn |
+//! | a cost in another currency than dollars | an event `acp.usage_update` with it, and no cost of the message |
+//! | text, thoughts, tools, permissions outside of a turn | a message that is complete from its beginning, which opens no turn |
 //! | any other update | an event `acp.<update>` with it |
 //!
 //! What it cannot: take files back (ACP has no such thing), take a second prompt while one is answered (it waits until the turn is

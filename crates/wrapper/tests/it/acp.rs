@@ -56,6 +56,29 @@ async fn a_permission_waits_for_a_person() {
 }
 
 #[tokio::test]
+async fn a_permission_outside_of_a_turn_waits_for_a_person_too() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("background").await;
+    agent.turn_over().await;
+    let asked = agent.until("permission.asked").await;
+    let id = asked["id"].as_str().unwrap().to_owned();
+    agent.command(Command::Permission { id, reply: PermissionReply::Once, message: None }).await.unwrap();
+    agent.until("permission.replied").await;
+    while !agent.said().last().unwrap().contains(r#""optionId": "yes""#) {
+        agent.next().await;
+    }
+    agent.prompt("background").await;
+    agent.turn_over().await;
+    agent.until("permission.asked").await;
+    agent.command(Command::Abort).await.unwrap();
+    assert_eq!(agent.until("permission.replied").await["reply"], "reject");
+    while !agent.said().last().unwrap().contains(r#""outcome": "cancelled""#) {
+        agent.next().await;
+    }
+}
+
+#[tokio::test]
 async fn files_are_those_of_the_work_folder() {
     let place = Place::new();
     let mut agent = place.start("").await;

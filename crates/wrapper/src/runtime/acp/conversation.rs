@@ -219,17 +219,19 @@ impl Conversation {
         self.close_aside();
     }
 
-    /// The agent's `session/request_permission`. Returns its answer if nobody is there to give one.
+    /// The agent's `session/request_permission`, in a turn or outside of one. Returns its answer if nobody is to be asked: the turn is
+    /// aborted, or it is for no call.
     pub(super) fn ask(&mut self, now: Timestamp, request: Value, params: &Value) -> Option<Outcome> {
         self.emit.now = now;
         let ask = Ask::new(request, params);
-        if self.turn.as_ref().is_none_or(|turn| turn.cancelled) {
+        if self.turn.as_ref().is_some_and(|turn| turn.cancelled) {
             return Some(ask.cancelled());
         }
         let call = &params["toolCall"];
+        let Some(call_id) = call["toolCallId"].as_str() else { return Some(ask.cancelled()) };
+        self.begin_tool(call_id);
         self.tool(call);
-        let call_id = call["toolCallId"].as_str().unwrap_or_default();
-        let Some(tool) = self.tools.get(call_id) else { return Some(ask.cancelled()) };
+        let tool = self.tools.get(call_id)?;
         let id = self.emit.id("per");
         let patterns = [tool.pattern()];
         let always: &[String] = if ask.offers("allow_always") { &patterns } else { &[] };
@@ -251,18 +253,18 @@ impl Conversation {
         Some(ask.answered(reply))
     }
 
-    /// The turn is to end. Returns the answers that its open permissions get; the agent is to be told, too, if one runs.
-    pub(super) fn cancel(&mut self, now: Timestamp) -> Option<Vec<Outcome>> {
+    /// The turn is to end. Returns the answers that open permissions get, also those outside of a turn, and whether a turn runs, so that
+    /// the agent is to be told, too.
+    pub(super) fn cancel(&mut self, now: Timestamp) -> (Vec<Outcome>, bool) {
         self.emit.now = now;
-        let turn = self.turn.as_mut()?;
-        turn.cancelled = true;
         let asks = mem::take(&mut self.asks);
         for id in asks.keys() {
             self.replied(id, PermissionReply::Reject);
         }
+        let runs = self.turn.as_mut().map(|turn| turn.cancelled = true).is_some();
         // Somebody who says stop does not mean "and then go on with the next".
         self.lose_waiting("since the turn before it was aborted");
-        Some(asks.into_values().map(Ask::cancelled).collect())
+        (asks.into_values().map(Ask::cancelled).collect(), runs)
     }
 
     /// The agent has answered `session/prompt`. Returns what it is to be given next.
@@ -416,21 +418,26 @@ impl Conversation {
             // The call of this id was another turn's.
             self.tools.remove(call);
         }
-        if !self.tools.contains_key(call) {
-            if self.turn.is_none() && !begins {
-                // Nothing is known of the call but what changed.
-                return self.pass_on(update);
-            }
-            let (step, emit, _) = self.step();
-            let tool = Tool::begin(emit, &step.message.id, call);
-            self.tools.insert(call.to_owned(), tool);
+        if self.turn.is_none() && !begins && !self.tools.contains_key(call) {
+            // Nothing is known of the call but what changed.
+            return self.pass_on(update);
         }
+        self.begin_tool(call);
         let open = self.turn.as_mut().map_or(&mut self.aside, |turn| &mut turn.step);
         if let Some(step) = open {
             step.hush(&mut self.emit, &self.session);
         }
         if let Some(tool) = self.tools.get_mut(call) {
             tool.update(&mut self.emit, &self.session, update);
+        }
+    }
+
+    /// The call is known from here on.
+    fn begin_tool(&mut self, call: &str) {
+        if !self.tools.contains_key(call) {
+            let (step, emit, _) = self.step();
+            let tool = Tool::begin(emit, &step.message.id, call);
+            self.tools.insert(call.to_owned(), tool);
         }
     }
 
@@ -442,7 +449,11 @@ impl Conversation {
     }
 
     fn usage(&mut self, update: &Value) {
-        if let Some(cost) = update["cost"]["amount"].as_f64().filter(|cost| *cost >= 0.0) {
+        let cost = &update["cost"];
+        if cost.is_object() && cost["currency"] != "USD" {
+            // All costs here are in dollars, and nobody here knows what another currency is worth.
+            self.pass_on(update);
+        } else if let Some(cost) = cost["amount"].as_f64().filter(|cost| *cost >= 0.0) {
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,

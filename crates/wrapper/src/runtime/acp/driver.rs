@@ -195,7 +195,7 @@ impl Driver {
             self.show_terminals();
         }
         self.conversation.update(now, update);
-        self.pause = self.conversation.is_speaking_aside().then(|| Instant::now() + PAUSE);
+        self.await_pause();
         // A terminal may have written before a tool shows it.
         for content in update["content"].as_array().into_iter().flatten() {
             if let Some(id) = content["terminalId"].as_str()
@@ -204,6 +204,11 @@ impl Driver {
                 self.conversation.terminal_output(now, id, &output);
             }
         }
+    }
+
+    /// What is said outside of a turn is over when nothing more comes.
+    fn await_pause(&mut self) {
+        self.pause = self.conversation.is_speaking_aside().then(|| Instant::now() + PAUSE);
     }
 
     /// The agent answers a setting, or the prompt.
@@ -239,10 +244,9 @@ impl Driver {
         let folder = self.folder.clone();
         let result = match method {
             "session/request_permission" => {
-                return match self.conversation.ask(self.clock.timestamp(), id, &params) {
-                    Some(outcome) => self.decide(outcome),
-                    None => Ok(()),
-                };
+                let outcome = self.conversation.ask(self.clock.timestamp(), id, &params);
+                self.await_pause();
+                return outcome.map_or(Ok(()), |outcome| self.decide(outcome));
             }
             "fs/read_text_file" => {
                 self.files.spawn_blocking(move || (id, files::read(&folder, &params)));
@@ -303,8 +307,11 @@ impl Driver {
                 self.prompt(&Prompt { text, ..Prompt::default() })
             }
             Command::Abort => {
-                let Some(outcomes) = self.conversation.cancel(now) else { return (Ok(None), Ok(())) };
+                let (outcomes, runs) = self.conversation.cancel(now);
                 let told = outcomes.into_iter().try_for_each(|outcome| self.decide(outcome));
+                if !runs {
+                    return (Ok(None), told);
+                }
                 let was_given = self.open.steps.is_empty();
                 self.open.settings.clear();
                 let session = json!({ "sessionId": self.session });

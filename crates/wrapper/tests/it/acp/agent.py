@@ -47,16 +47,20 @@ def say(text):
     update("agent_message_chunk", content={"type": "text", "text": text})
 
 
+def permission():
+    """Asks for one, and says what the answer is."""
+    call = {"toolCallId": "c1", "title": "rm a", "kind": "execute", "rawInput": {"command": "rm a"}}
+    options = [{"optionId": "yes", "name": "Yes", "kind": "allow_once"}, {"optionId": "no", "name": "No", "kind": "reject_once"}]
+    say(json.dumps(ask("session/request_permission", {"toolCall": call, "options": options})))
+
+
 def perform(words):
     """What a prompt asks for. Returns the reason why the turn ends."""
     verb, rest = words[0], words[1:]
     if verb == "say":
         say(" ".join(rest))
     elif verb == "permission":
-        call = {"toolCallId": "c1", "title": "rm a", "kind": "execute", "rawInput": {"command": "rm a"}}
-        update("tool_call", status="pending", **call)
-        options = [{"optionId": "yes", "name": "Yes", "kind": "allow_once"}, {"optionId": "no", "name": "No", "kind": "reject_once"}]
-        say(json.dumps(ask("session/request_permission", {"toolCall": call, "options": options})))
+        permission()
     elif verb == "write":
         say(json.dumps(ask("fs/write_text_file", {"path": rest[0], "content": rest[1]})))
     elif verb == "read":
@@ -161,6 +165,8 @@ def main():
             else:
                 reason = perform(text.split())
             send({"id": number, "result": {"stopReason": reason}})
+            if text == "background":
+                permission()
         elif number is not None and method:
             send({"id": number, "error": {"code": -32601, "message": "unknown"}})
 

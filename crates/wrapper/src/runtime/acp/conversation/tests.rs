@@ -158,6 +158,49 @@ fn a_permission_is_answered_with_the_option_of_its_kind() {
 }
 
 #[test]
+fn a_permission_outside_of_a_turn_is_asked_as_any_other_and_opens_none() {
+    let mut talk = Talk::begin();
+    assert_eq!(talk.ask(json!(7)), None, "a person is waited for");
+    assert_eq!((talk.count("session.turn.open"), talk.open_messages()), (0, 0));
+    let pending = talk.view.pending();
+    let (id, patterns) = (pending[0].id.to_string(), &talk.last("permission.asked"));
+    assert!(patterns.contains(r#""patterns":["rm a"]"#), "{patterns}");
+    assert!(talk.conversation.is_speaking_aside(), "its message is still to be closed");
+    talk.prompt("hi");
+    talk.finish("end_turn");
+    assert_eq!(talk.view.pending().len(), 1, "a turn is not its end");
+    let now = talk.tick();
+    let outcome = talk.conversation.answer(now, &id, PermissionReply::Once).expect("it waits");
+    assert_eq!((outcome.request, &outcome.result["outcome"]["optionId"]), (json!(7), &json!("once")));
+    talk.take();
+    assert_eq!(talk.view.pending().len(), 0);
+}
+
+#[test]
+fn a_permission_outside_of_a_turn_is_closed_by_an_abort_and_by_the_end_of_the_agent() {
+    let mut talk = Talk::begin();
+    talk.ask(json!(7));
+    let now = talk.tick();
+    let (outcomes, runs) = talk.conversation.cancel(now);
+    assert_eq!((outcomes[0].result["outcome"]["outcome"].as_str(), runs), (Some("cancelled"), false));
+    talk.take();
+    assert_eq!(talk.view.pending().len(), 0);
+    talk.ask(json!(8));
+    let now = talk.tick();
+    talk.conversation.gone(now);
+    talk.take();
+    assert_eq!(talk.view.pending().len(), 0);
+}
+
+#[test]
+fn a_permission_for_no_call_is_nobodys_to_give() {
+    let mut talk = Talk::begin();
+    let now = talk.tick();
+    let outcome = talk.conversation.ask(now, json!(7), &json!({ "toolCall": {}, "options": [] }));
+    assert_eq!(outcome.expect("it is answered").result["outcome"]["outcome"], "cancelled");
+}
+
+#[test]
 fn an_abort_answers_what_is_asked_and_closes_what_is_open() {
     let mut talk = Talk::begin();
     talk.prompt("rm");
@@ -167,7 +210,8 @@ fn an_abort_answers_what_is_asked_and_closes_what_is_open() {
     talk.ask(json!(7));
     talk.prompt("and then");
     let now = talk.tick();
-    let outcomes = talk.conversation.cancel(now).expect("a turn runs");
+    let (outcomes, runs) = talk.conversation.cancel(now);
+    assert!(runs);
     assert_eq!(outcomes[0].result["outcome"]["outcome"], "cancelled");
     assert!(talk.ask(json!(8)).is_some(), "nobody is asked any more");
     talk.take();
@@ -358,6 +402,24 @@ fn a_message_has_the_tokens_of_its_turn_and_its_share_of_the_cost() {
     }
     let session: Value = serde_json::from_str(&talk.last("session.updated")).unwrap();
     assert_eq!(session["info"]["cost"], json!(1.0), "the session has the cost of all");
+}
+
+#[test]
+fn a_cost_in_another_currency_is_passed_on_and_is_no_dollars() {
+    for currency in [json!("EUR"), Value::Null] {
+        let mut talk = Talk::begin();
+        talk.prompt("hi");
+        talk.update(
+            &json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "yes" } }),
+        );
+        let cost = json!({ "amount": 2.5, "currency": currency });
+        talk.update(&json!({ "sessionUpdate": "usage_update", "used": 1200, "size": 200_000, "cost": cost }));
+        let passed_on: Value = serde_json::from_str(&talk.last("acp.usage_update")).unwrap();
+        assert_eq!(passed_on["update"]["cost"], cost);
+        talk.finish("end_turn");
+        let info: Value = serde_json::from_str(&talk.last("message.updated")).unwrap();
+        assert_eq!((&info["info"]["cost"], &info["info"]["tokens"]["input"]), (&json!(0.0), &json!(1200)));
+    }
 }
 
 #[test]
