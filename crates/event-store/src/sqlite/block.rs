@@ -202,7 +202,7 @@ pub(super) fn length(text: Option<&[u8]>) -> u32 {
 
 /// Of an event at this place: it cannot stand in for another one, or one of another log.
 fn envelope_crc(log: i64, seq: Seq, envelope: &[u8]) -> u32 {
-    Checksum::new(log).number(seq.get()).bytes(Some(envelope)).finish()
+    Checksum::of_event(log, seq.get(), envelope)
 }
 
 #[cfg(test)]
