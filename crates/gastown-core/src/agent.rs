@@ -69,6 +69,9 @@ pub enum AgentPhase {
     },
     /// It was told to end.
     Stopping {
+        /// It may finish the turn that runs.
+        #[serde(default)]
+        drain: bool,
         /// The agent is removed once it has ended.
         remove: bool,
     },

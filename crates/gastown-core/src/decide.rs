@@ -172,8 +172,10 @@ fn stop(agent: &Agent, drain: bool) -> Vec<Change> {
 
 fn remove(agent: &Agent) -> Vec<Change> {
     match &agent.phase {
-        AgentPhase::Running | AgentPhase::Stopping { remove: false } => vec![stopping(agent, false, true)],
-        AgentPhase::Stopping { remove: true } => Vec::new(),
+        AgentPhase::Running | AgentPhase::Stopping { remove: false, .. } => {
+            vec![stopping(agent, false, true)]
+        }
+        AgentPhase::Stopping { remove: true, .. } => Vec::new(),
         AgentPhase::Stopped { .. } | AgentPhase::BackingOff { .. } | AgentPhase::Failed { .. } => {
             vec![removed(agent)]
         }
@@ -223,8 +225,8 @@ fn crashed(now: Timestamp, agent: &Agent, reason: &str) -> Change {
 /// What a wrapper's end means for an agent that was told to stop.
 fn ended(agent: &Agent) -> Change {
     match &agent.phase {
-        AgentPhase::Stopping { remove: true } => removed(agent),
-        AgentPhase::Stopping { remove: false }
+        AgentPhase::Stopping { remove: true, .. } => removed(agent),
+        AgentPhase::Stopping { remove: false, .. }
         | AgentPhase::Stopped { .. }
         | AgentPhase::Running
         | AgentPhase::BackingOff { .. }

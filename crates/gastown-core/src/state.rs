@@ -134,8 +134,9 @@ impl Town {
                 (agent, *generation),
                 AgentPhase::BackingOff { until: *at, reason: reason.clone() },
             ),
-            Change::AgentStopping { agent, generation, remove, .. } => {
-                self.change(event.time, (agent, *generation), AgentPhase::Stopping { remove: *remove });
+            Change::AgentStopping { agent, generation, drain, remove } => {
+                let phase = AgentPhase::Stopping { drain: *drain, remove: *remove };
+                self.change(event.time, (agent, *generation), phase);
             }
             Change::AgentStopped { agent, generation, reason } => {
                 self.change(event.time, (agent, *generation), AgentPhase::Stopped { reason: reason.clone() });

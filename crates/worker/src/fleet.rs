@@ -88,8 +88,16 @@ impl Fleet {
         }
         for agent in town.agents().values() {
             if agent.phase.has_wrapper() {
-                let stopping = matches!(agent.phase, AgentPhase::Stopping { .. });
-                let orders = self.begin(agent, if stopping { Order::Stop } else { Order::Run });
+                let order = match agent.phase {
+                    AgentPhase::Stopping { drain: true, .. } => Order::Drain,
+                    AgentPhase::Stopping { drain: false, .. } => Order::Stop,
+                    AgentPhase::Running
+                    | AgentPhase::Stopped { .. }
+                    | AgentPhase::BackingOff { .. }
+                    | AgentPhase::Failed { .. }
+                    | _ => Order::Run,
+                };
+                let orders = self.begin(agent, order);
                 self.tasks.spawn(recover(self.outside.clone(), agent.clone(), orders));
             }
         }
@@ -185,8 +193,8 @@ async fn recover(outside: Arc<Outside>, agent: Agent, mut orders: watch::Receive
         is_back = link.comes_up_or_ends(&mut process) => is_back,
         // One of another protocol never comes back.
         () = handshake.outdated() => true,
-        // Whoever wants it to end does not wait for it to come back.
-        _ = orders.wait_for(|order| *order != Order::Run) => true,
+        // Whoever wants it to end at once does not wait for it to come back; that its turn is to end first it is told over its link.
+        _ = orders.wait_for(|order| matches!(order, Order::Stop | Order::Leave)) => true,
     };
     match &mut process {
         Some(process) if is_back => outside.attend_adopted(&agent, &mut **process, handshake, orders).await,

@@ -127,7 +127,7 @@ fn a_running_agent_is_stopped_before_it_is_removed() {
     town.register("toast", true).unwrap();
     let effects = town.ask(remove()).unwrap();
     assert_eq!(effects, [Effect::Stop { agent: id("toast"), generation: 1, drain: false }]);
-    assert_eq!(town.agent().phase, AgentPhase::Stopping { remove: true });
+    assert_eq!(town.agent().phase, AgentPhase::Stopping { drain: false, remove: true });
     let effects = town.exited(WrapperExit::Crashed { reason: "killed".into() });
     assert_eq!(effects, [Effect::Forget { agent: id("toast") }]);
     assert!(town.town.agents().is_empty());

@@ -96,6 +96,47 @@ async fn a_wrapper_that_is_to_end_is_told_over_its_link_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn p15_a_drain_outlives_the_worker_that_was_asked_for_it() {
+    let set = Set { online: true, ..Set::default() };
+    let mut town = Desk::open(set).await;
+    town.register().await;
+    town.launched().await;
+    town.ask(Command::Stop { agent: id(), drain: true }).await;
+    town.task.abort();
+
+    let set = Set { store: town.store, adoption: Adopt::Found, ..Set::default() };
+    let mut town = Desk::open(set).await;
+    let wrapper = town.launched().await;
+    tokio::time::sleep(RECONNECT / 2).await;
+    town.relay.presence.send_replace(WrapperPresence::Connected);
+    tokio::time::sleep(DRAIN / 2).await;
+    assert_eq!(*town.relay.commands.lock().unwrap(), [AgentCommand::Stop { drain: true }]);
+    assert_eq!(wrapper.signals.borrow().terminated, 0, "the turn that runs is waited for");
+    wrapper.end(WrapperExit::Finished);
+    assert_eq!(town.phase("stopped").await.generation, 1);
+    town.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_wrapper_that_does_not_come_back_to_the_next_worker_is_ended() {
+    let mut town = Desk::open(Set { online: true, ..Set::default() }).await;
+    town.register().await;
+    town.launched().await;
+    town.ask(Command::Stop { agent: id(), drain: true }).await;
+    town.task.abort();
+
+    let began = Instant::now();
+    let mut town = Desk::open(Set { store: town.store, adoption: Adopt::Found, ..Set::default() }).await;
+    let wrapper = town.launched().await;
+    wrapper.end_when_asked();
+    wrapper.is(|signals| signals.terminated > 0).await;
+    assert_eq!(began.elapsed(), RECONNECT);
+    town.phase("stopped").await;
+    assert!(town.launches.try_recv().is_err(), "it is not replaced");
+    town.close().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removal_does_not_wait_for_a_drain_that_goes_on() {
     let mut town = Desk::open(Set { online: true, ..Set::default() }).await;
     town.register().await;
