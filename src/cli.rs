@@ -138,7 +138,7 @@ fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
         Sub::Backup(command) => in_runtime(command.run()),
         Sub::Restore(command) => in_runtime(command.run()),
         Sub::Verify(command) => in_runtime(command.run()),
-        Sub::Token(command) => command.run(),
+        Sub::Token(command) => in_runtime(command.run()),
         Sub::Completions(command) => command.run(&mut Cli::command()),
         // Their exit codes are the wrapper's own.
         Sub::Wrapper(command) => return in_one_thread(command.run()),

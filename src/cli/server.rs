@@ -227,7 +227,9 @@ fn read_answer(status: u16, body: &[u8]) -> anyhow::Result<Value> {
     if let Ok(Answer { error: Some(message), code, .. }) = serde_json::from_slice(body) {
         let code = code.and_then(|code| serde_json::from_value(code).ok());
         let exit = code.map_or(by_status, Exit::of);
-        return Err(Refusal::because(exit, format!("{message}{}", what_to_do(exit))));
+        // One that does not reach this far is the right one.
+        let hint = if code == Some(ErrorCode::Forbidden) { "" } else { what_to_do(exit) };
+        return Err(Refusal::because(exit, format!("{message}{hint}")));
     }
     if let Ok(ErrorBody { error }) = serde_json::from_slice(body) {
         return Err(Refusal::because(Exit::of(error.code), error.message));
@@ -292,6 +294,16 @@ mod tests {
             read_answer(400, br#"{"success":false,"error":"no agent nux","code":"not_found"}"#).unwrap_err();
         let said = "no agent nux; `gastown agents` lists those that are there";
         assert_eq!((error.to_string().as_str(), exit_of(&error)), (said, Exit::NotFound));
+    }
+
+    #[test]
+    fn a_token_that_does_not_reach_this_far_is_not_taken_for_another_servers() {
+        let said = |status, code: &str| {
+            let body = format!(r#"{{"success":false,"error":"no","code":"{code}"}}"#);
+            read_answer(status, body.as_bytes()).unwrap_err().to_string()
+        };
+        assert_eq!(said(403, "forbidden"), "no");
+        assert!(said(401, "unauthenticated").contains("--token-file"));
     }
 
     #[test]

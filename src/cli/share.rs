@@ -162,7 +162,7 @@ fn one<'a>(links: &'a [Link], beginning: &str) -> anyhow::Result<&'a str> {
 }
 
 /// `90`, `90s`, `15m`, `2h`, `7d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
     let seconds = match &text[digits.len()..] {
         "" | "s" => 1,

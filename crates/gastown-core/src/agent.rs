@@ -1,7 +1,5 @@
 //! An agent, as its town knows it.
 
-use std::{fmt, str::FromStr};
-
 use protocol::{AgentId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -114,10 +112,16 @@ pub struct UnknownName {
     expected: &'static str,
 }
 
+impl UnknownName {
+    pub(crate) fn of(what: &'static str, found: &str, expected: &'static str) -> Self {
+        Self { what, found: found.chars().take(40).collect(), expected }
+    }
+}
+
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident, $what:literal, $expected:literal { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         #[serde(rename_all = "snake_case")]
         #[non_exhaustive]
         pub enum $name {
@@ -137,28 +141,26 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
 
-        impl FromStr for $name {
-            type Err = UnknownName;
+        impl std::str::FromStr for $name {
+            type Err = $crate::UnknownName;
 
-            fn from_str(text: &str) -> Result<Self, UnknownName> {
+            fn from_str(text: &str) -> Result<Self, $crate::UnknownName> {
                 match text {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownName {
-                        what: $what,
-                        found: text.chars().take(40).collect(),
-                        expected: $expected,
-                    }),
+                    _ => Err($crate::UnknownName::of($what, text, $expected)),
                 }
             }
         }
     };
 }
+
+pub(crate) use words;
 
 words!(
     /// What an agent is for.

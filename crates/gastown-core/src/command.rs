@@ -4,8 +4,8 @@ use protocol::{AgentId, ErrorCode, IdError, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Repository, Role, Runtime,
-    limits::{LABEL_BYTES, SHARE_LIFE, SHARES},
+    Repository, Role, Runtime, Scope,
+    limits::{LABEL_BYTES, SHARE_LIFE, SHARES, TOKEN_LIFE, TOKEN_NAME_BYTES, TOKENS},
 };
 
 /// A command with who gives it.
@@ -98,6 +98,24 @@ pub enum Command {
         /// The link's id.
         share: String,
     },
+    /// Let whoever has a token into the town.
+    IssueToken {
+        /// The token's id.
+        token: String,
+        /// Whose it is, or what it is for.
+        name: String,
+        /// What it is good for.
+        scope: Scope,
+        /// The hash of its secret.
+        digest: String,
+        /// Not good from this time on; good for ever, without.
+        expires: Option<Timestamp>,
+    },
+    /// Take a token back. Asking for one that is gone is refused.
+    RevokeToken {
+        /// Its name.
+        name: String,
+    },
     /// Time has passed: do what is due.
     Tick,
 }
@@ -115,6 +133,8 @@ impl Command {
             Self::WrapperLost { .. } => "wrapper_lost",
             Self::Share { .. } => "share",
             Self::Unshare { .. } => "unshare",
+            Self::IssueToken { .. } => "issue_token",
+            Self::RevokeToken { .. } => "revoke_token",
             Self::Tick => "tick",
         }
     }
@@ -255,6 +275,33 @@ pub enum Rejection {
     /// There are enough of them.
     #[error("this town has {SHARES} share links already: revoke one first")]
     TooManyShares,
+    /// The name is not one.
+    #[error(
+        "{name:?} cannot be a token's name: it has 1 to {TOKEN_NAME_BYTES} letters, digits, `.`, `_`, `-` and `@`, and \
+         begins with a letter or digit"
+    )]
+    BadTokenName {
+        /// The name, shortened.
+        name: String,
+    },
+    /// Another token that is good has the name.
+    #[error("the name {name:?} is taken by another token: revoke that first, or take another name")]
+    TokenNameTaken {
+        /// The name.
+        name: String,
+    },
+    /// No such token.
+    #[error("there is no user token {name:?}: it was revoked, has expired, or never was")]
+    UnknownToken {
+        /// The name, shortened.
+        name: String,
+    },
+    /// The token would end before it begins, or not in this age.
+    #[error("a user token lasts from 1 s to {} days, or for ever", TOKEN_LIFE.as_secs() / 86_400)]
+    BadTokenExpiry,
+    /// There are enough of them.
+    #[error("this town has {TOKENS} user tokens already: revoke one first")]
+    TooManyTokens,
     /// The idempotency key was used for something else.
     #[error("the idempotency key was used for another request within the last 24 hours")]
     KeyReused,
@@ -268,7 +315,9 @@ impl Rejection {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::UnknownAgent { .. } | Self::UnknownShare { .. } => ErrorCode::NotFound,
+            Self::UnknownAgent { .. } | Self::UnknownShare { .. } | Self::UnknownToken { .. } => {
+                ErrorCode::NotFound
+            }
             Self::BadName { .. }
             | Self::BadPath { .. }
             | Self::BadRepository { .. }
@@ -277,9 +326,14 @@ impl Rejection {
             | Self::BadSpeed { .. }
             | Self::BadExpiry
             | Self::BadLabel
+            | Self::BadTokenName { .. }
+            | Self::BadTokenExpiry
             | Self::BadKey => ErrorCode::BadRequest,
-            Self::NameTaken { .. } | Self::Stopping { .. } | Self::KeyReused => ErrorCode::Conflict,
-            Self::TooManyAgents { .. } | Self::TooManyShares => ErrorCode::RateLimited,
+            Self::NameTaken { .. }
+            | Self::TokenNameTaken { .. }
+            | Self::Stopping { .. }
+            | Self::KeyReused => ErrorCode::Conflict,
+            Self::TooManyAgents { .. } | Self::TooManyShares | Self::TooManyTokens => ErrorCode::RateLimited,
             Self::StaleGeneration { .. } => ErrorCode::Superseded,
         }
     }

@@ -6,12 +6,13 @@ use protocol::{AgentId, Timestamp};
 
 use crate::{
     Agent, AgentPhase, By, Change, Command, Registration, Rejection, Repository, Request, Runtime,
-    RuntimeKind, Share, StartCause, Town, TownEvent, WrapperExit,
+    RuntimeKind, Share, StartCause, Town, TownEvent, UserToken, WrapperExit,
     limits::{
         AGENTS, KEY_BYTES, KEY_LIFE, LABEL_BYTES, PATH_BYTES, REASON_BYTES, RESTART_WINDOW, RESTARTS,
-        SHARE_LIFE, SHARES,
+        SHARE_LIFE, SHARES, TOKEN_LIFE, TOKENS,
     },
     restart,
+    token::check_name,
 };
 
 impl Town {
@@ -39,6 +40,15 @@ impl Town {
                 self.share(Share { share, agent, issued: now, expires: *expires, label })?
             }
             Command::Unshare { agent, share } => self.unshare(now, &self.find(agent)?.id, share)?,
+            Command::IssueToken { token, name, scope, digest, expires } => self.issue_token(UserToken {
+                token: token.clone(),
+                name: name.clone(),
+                scope: *scope,
+                digest: digest.clone(),
+                issued: now,
+                expires: *expires,
+            })?,
+            Command::RevokeToken { name } => self.revoke_token(now, name)?,
             Command::Tick => self.due(now),
         };
         let by = By {
@@ -71,9 +81,9 @@ impl Town {
         if now.since(done.time) >= KEY_LIFE {
             return Ok(false);
         }
-        let same_agent = match &request.command {
+        let is_about_the_same = match &request.command {
             Command::Register { registration, .. } => {
-                agent_id(&registration.name).is_ok_and(|id| id == done.agent)
+                agent_id(&registration.name).is_ok_and(|id| id.as_str() == done.about)
             }
             Command::Start { agent }
             | Command::Stop { agent, .. }
@@ -81,10 +91,11 @@ impl Town {
             | Command::WrapperExited { agent, .. }
             | Command::WrapperLost { agent, .. }
             | Command::Share { agent, .. }
-            | Command::Unshare { agent, .. } => *agent == done.agent,
+            | Command::Unshare { agent, .. } => agent.as_str() == done.about,
+            Command::IssueToken { name, .. } | Command::RevokeToken { name } => *name == done.about,
             Command::Tick => true,
         };
-        if same_agent && done.command == request.command.name() {
+        if is_about_the_same && done.command == request.command.name() {
             Ok(true)
         } else {
             Err(Rejection::KeyReused)
@@ -137,6 +148,30 @@ impl Town {
             || Rejection::UnknownShare { agent: agent.clone(), share: id.chars().take(80).collect() };
         let share = found.ok_or_else(unknown)?.share.clone();
         Ok(vec![Change::ShareRevoked { agent: agent.clone(), share }])
+    }
+
+    fn issue_token(&self, token: UserToken) -> Result<Vec<Change>, Rejection> {
+        check_name(&token.name)?;
+        if let Some(expires) = token.expires {
+            let lasts = expires.since(token.issued);
+            if lasts < Duration::from_secs(1) || lasts > TOKEN_LIFE {
+                return Err(Rejection::BadTokenExpiry);
+            }
+        }
+        if self.user_tokens(token.issued).any(|other| other.name.eq_ignore_ascii_case(&token.name)) {
+            return Err(Rejection::TokenNameTaken { name: token.name });
+        }
+        if self.user_tokens(token.issued).count() >= TOKENS {
+            return Err(Rejection::TooManyTokens);
+        }
+        Ok(vec![Change::TokenIssued(token)])
+    }
+
+    fn revoke_token(&self, now: Timestamp, name: &str) -> Result<Vec<Change>, Rejection> {
+        let found = self.user_tokens(now).find(|token| token.name.eq_ignore_ascii_case(name));
+        let UserToken { token, name, .. } =
+            found.ok_or_else(|| Rejection::UnknownToken { name: name.chars().take(80).collect() })?.clone();
+        Ok(vec![Change::TokenRevoked { token, name }])
     }
 
     /// What is due by now.

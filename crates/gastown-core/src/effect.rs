@@ -49,8 +49,11 @@ pub fn effects(event: &TownEvent) -> Vec<Effect> {
             vec![Effect::Stop { agent: agent.clone(), generation: *generation, drain: *drain }]
         }
         Change::AgentRemoved { agent, .. } => vec![Effect::Forget { agent: agent.clone() }],
-        // Whoever checks share links reads of them in the journal.
-        Change::ShareIssued(_) | Change::ShareRevoked { .. } => Vec::new(),
+        // Whoever checks links and tokens reads of them in the journal.
+        Change::ShareIssued(_)
+        | Change::ShareRevoked { .. }
+        | Change::TokenIssued(_)
+        | Change::TokenRevoked { .. } => Vec::new(),
         Change::AgentRestartScheduled { .. } | Change::AgentStopped { .. } | Change::AgentFailed { .. } => {
             Vec::new()
         }

@@ -3,7 +3,7 @@
 use protocol::{AgentId, Event, NewEvent, RawData, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{Registration, Share};
+use crate::{Registration, Share, UserToken};
 
 /// One change of a town, with when, by whom and on what request. In the journal its type is [`Change::kind`] and its
 /// data `{"by": {…}, "change": {…}}`.
@@ -117,6 +117,17 @@ pub enum Change {
         /// Its id.
         share: String,
     },
+    /// Somebody has a token of their own.
+    #[serde(rename = "town.token.issued")]
+    TokenIssued(UserToken),
+    /// A token is good for nothing any more.
+    #[serde(rename = "town.token.revoked")]
+    TokenRevoked {
+        /// Its id.
+        token: String,
+        /// Its name.
+        name: String,
+    },
 }
 
 /// Why a wrapper was launched.
@@ -159,12 +170,14 @@ impl Change {
             Self::AgentRemoved { .. } => "town.agent.removed",
             Self::ShareIssued(_) => "town.share.issued",
             Self::ShareRevoked { .. } => "town.share.revoked",
+            Self::TokenIssued(_) => "town.token.issued",
+            Self::TokenRevoked { .. } => "town.token.revoked",
         }
     }
 
-    /// Whom it is about.
+    /// Whom it is about: the id of an agent, or the name of a token.
     #[must_use]
-    pub fn agent(&self) -> &AgentId {
+    pub fn about(&self) -> &str {
         match self {
             Self::AgentRegistered { agent, .. }
             | Self::AgentStarted { agent, .. }
@@ -174,7 +187,8 @@ impl Change {
             | Self::AgentFailed { agent, .. }
             | Self::AgentRemoved { agent, .. }
             | Self::ShareIssued(Share { agent, .. })
-            | Self::ShareRevoked { agent, .. } => agent,
+            | Self::ShareRevoked { agent, .. } => agent.as_str(),
+            Self::TokenIssued(UserToken { name, .. }) | Self::TokenRevoked { name, .. } => name,
         }
     }
 }
@@ -190,6 +204,8 @@ const KINDS: &[&str] = &[
     "town.agent.removed",
     "town.share.issued",
     "town.share.revoked",
+    "town.token.issued",
+    "town.token.revoked",
 ];
 
 /// The data of a journal event.
@@ -259,8 +275,7 @@ mod tests {
 
     #[test]
     fn the_json_of_a_share_is_stable_since_relays_read_it() {
-        let [.., issued, revoked] = &one_of_each()[..] else { panic!("shares are last") };
-        let json = |change: &Change| by_operator(change.clone()).to_journal().data.json().to_owned();
+        let [.., issued, revoked, _, _] = &one_of_each()[..] else { panic!("tokens are last, after shares") };
         assert!(
             json(issued).ends_with(
                 r#""change":{"agent":"toast","expires":"1970-01-01T00:00:00.002Z","issued":"1970-01-01T00:00:00.001Z","label":"for the review","share":"s1"}}"#
@@ -269,6 +284,19 @@ mod tests {
             json(issued)
         );
         assert!(json(revoked).ends_with(r#""change":{"agent":"toast","share":"s1"}}"#), "{}", json(revoked));
+    }
+
+    #[test]
+    fn the_json_of_a_token_is_stable_since_relays_read_it() {
+        let [.., issued, revoked] = &one_of_each()[..] else { panic!("tokens are last") };
+        assert!(
+            json(issued).ends_with(
+                r#""change":{"digest":"d1","expires":"1970-01-01T00:00:00.002Z","issued":"1970-01-01T00:00:00.001Z","name":"ann","scope":"steer","token":"t1"}}"#
+            ),
+            "{}",
+            json(issued)
+        );
+        assert!(json(revoked).ends_with(r#""change":{"name":"ann","token":"t1"}}"#), "{}", json(revoked));
     }
 
     #[test]
@@ -349,7 +377,20 @@ mod tests {
                 label: Some("for the review".into()),
             }),
             Change::ShareRevoked { agent, share: "s1".into() },
+            Change::TokenIssued(UserToken {
+                token: "t1".into(),
+                name: "ann".into(),
+                scope: crate::Scope::Steer,
+                digest: "d1".into(),
+                issued: Timestamp::from_unix_ms(1),
+                expires: Some(Timestamp::from_unix_ms(2)),
+            }),
+            Change::TokenRevoked { token: "t1".into(), name: "ann".into() },
         ]
+    }
+
+    fn json(change: &Change) -> String {
+        by_operator(change.clone()).to_journal().data.json().to_owned()
     }
 
     fn by_operator(change: Change) -> TownEvent {

@@ -39,6 +39,7 @@ pub mod limits;
 mod restart;
 mod share;
 mod state;
+mod token;
 
 pub use agent::{Agent, AgentPhase, Desired, Repository, Role, Runtime, RuntimeKind, UnknownName};
 pub use command::{Command, Registration, Rejection, Request, WrapperExit};
@@ -46,3 +47,4 @@ pub use effect::{Effect, effects};
 pub use event::{By, Change, JournalError, StartCause, TownEvent};
 pub use share::Share;
 pub use state::Town;
+pub use token::{Scope, UserToken};

@@ -29,3 +29,9 @@ pub const SHARE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 pub const SHARES: usize = 1_000;
 /// Bytes of a share link's label: one line.
 pub const LABEL_BYTES: usize = 200;
+/// How long a user token lasts at most, if it is to end at all.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(3_650 * 24 * 3600);
+/// User tokens of one town that are good at the same time: one for each person and each program.
+pub const TOKENS: usize = 1_000;
+/// Bytes of a user token's name.
+pub const TOKEN_NAME_BYTES: usize = 64;

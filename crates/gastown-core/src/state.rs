@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use protocol::{AgentId, Event, Timestamp, TownId};
 
 use crate::{
-    Agent, AgentPhase, Change, Desired, JournalError, Registration, Share, StartCause, TownEvent,
+    Agent, AgentPhase, Change, Desired, JournalError, Registration, Share, StartCause, TownEvent, UserToken,
     limits::{KEY_LIFE, KEYS},
     restart,
 };
@@ -21,6 +21,8 @@ pub struct Town {
     retired: BTreeMap<AgentId, u64>,
     /// Links that were issued and not taken back, by id; some may have expired.
     shares: BTreeMap<String, Share>,
+    /// Tokens that were issued and not taken back, by id; some may have expired.
+    tokens: BTreeMap<String, UserToken>,
     /// What was done on requests with a key, by actor and key.
     pub(crate) done: BTreeMap<(String, String), Done>,
 }
@@ -30,7 +32,8 @@ pub struct Town {
 pub(crate) struct Done {
     pub(crate) time: Timestamp,
     pub(crate) command: String,
-    pub(crate) agent: AgentId,
+    /// [`Change::about`].
+    pub(crate) about: String,
 }
 
 impl Town {
@@ -42,6 +45,7 @@ impl Town {
             agents: BTreeMap::new(),
             retired: BTreeMap::new(),
             shares: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             done: BTreeMap::new(),
         }
     }
@@ -89,6 +93,17 @@ impl Town {
         self.shares.values().filter(move |share| share.expires > now)
     }
 
+    /// The user tokens that are good at `now`, by id.
+    pub fn user_tokens(&self, now: Timestamp) -> impl Iterator<Item = &UserToken> {
+        self.tokens.values().filter(move |token| token.is_good(now))
+    }
+
+    /// The user token with this id, if it is good at `now`.
+    #[must_use]
+    pub fn user_token(&self, id: &str, now: Timestamp) -> Option<&UserToken> {
+        self.tokens.get(id).filter(|token| token.is_good(now))
+    }
+
     /// When something is due that nobody asks for: [`crate::Command::Tick`] must be decided on then, and not before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
@@ -124,6 +139,11 @@ impl Town {
                 }
             }
             Change::ShareRevoked { share, .. } => drop(self.shares.remove(share)),
+            Change::TokenIssued(token) => {
+                self.tokens.retain(|_, token| token.is_good(event.time));
+                self.tokens.insert(token.token.clone(), token.clone());
+            }
+            Change::TokenRevoked { token, .. } => drop(self.tokens.remove(token)),
             Change::AgentStarted { agent, generation, cause } => {
                 if let Some(agent) = self.agents.get_mut(agent) {
                     agent.start(event.time, *generation, *cause);
@@ -188,8 +208,11 @@ impl Town {
     fn remember(&mut self, event: &TownEvent) {
         let Some(key) = &event.by.key else { return };
         self.done.retain(|_, done| event.time.since(done.time) < KEY_LIFE);
-        let done =
-            Done { time: event.time, command: event.by.command.clone(), agent: event.change.agent().clone() };
+        let done = Done {
+            time: event.time,
+            command: event.by.command.clone(),
+            about: event.change.about().to_owned(),
+        };
         self.done.insert((event.by.actor.clone(), key.clone()), done);
         while self.done.len() > KEYS {
             let oldest = self.done.iter().min_by_key(|(_, done)| done.time).map(|(name, _)| name.clone());

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{Claims, JwtAuthority, KeyError, Keys, Secret, ServiceClaims, ShareBook, TicketBook},
+    auth::{Claims, CredentialBook, JwtAuthority, KeyError, Keys, Secret, ServiceClaims, TicketBook},
     limit_args::LimitArgs,
     server::{Relay, RelayConfig, ServeLimits, now, serve},
 };
@@ -175,16 +175,16 @@ pub async fn start(args: &RelayArgs, listener: TcpListener) -> Result<Running, R
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(file, options)).await;
     let opened = opened.expect("opening a store does not panic");
     let store: Arc<dyn EventStore> = Arc::new(opened.map_err(|source| RunError::Store { path, source })?);
-    let shares = Arc::new(ShareBook::default());
+    let book = Arc::new(CredentialBook::default());
     let tickets = Arc::new(TicketBook::new(now()));
-    let authority = JwtAuthority::new(keys, tickets).with_shares(shares.clone());
+    let authority = JwtAuthority::new(keys, tickets).with_book(book.clone());
     let authority = match &args.town {
         Some(town) => authority.with_town(town.clone()),
         None => authority,
     };
     let relay = Relay::new(store.clone(), Arc::new(authority), config(args));
     let (limits, json) = (args.limits.serve(), args.json);
-    Ok(Running { relay, listener, address, store, shares, limits, json })
+    Ok(Running { relay, listener, address, store, book, limits, json })
 }
 
 /// A relay that was started. It must be driven with [`Running::run_until`].
@@ -193,7 +193,7 @@ pub struct Running {
     listener: TcpListener,
     address: SocketAddr,
     store: Arc<dyn EventStore>,
-    shares: Arc<ShareBook>,
+    book: Arc<CredentialBook>,
     limits: ServeLimits,
     json: bool,
 }
@@ -220,10 +220,12 @@ impl Running {
     /// # Errors
     /// When the listener fails.
     pub async fn run_until(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
-        let Self { relay, listener, store, shares, limits, .. } = self;
+        let Self { relay, listener, store, book, limits, .. } = self;
         let ends = CancellationToken::new();
         let serving = serve(listener, relay.router(), limits, ends.clone().cancelled_owned());
         let serving = async {
+            // Who comes back after a restart is not to be told that their token is unknown.
+            ends.run_until_cancelled(book.ready()).await;
             let served = serving.await;
             ends.cancel();
             served
@@ -236,7 +238,7 @@ impl Running {
             relay.drain().await;
         };
         let (served, (), (), ()) =
-            tokio::join!(serving, ending, shares.follow(store, ends.clone()), relay.sweep());
+            tokio::join!(serving, ending, book.follow(store, ends.clone()), relay.sweep());
         served.map_err(RunError::Listener)
     }
 }

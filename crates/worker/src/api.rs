@@ -13,6 +13,7 @@ mod relay;
 mod shares;
 mod steer;
 mod stream;
+mod tokens;
 
 use axum::{
     Router,
@@ -50,6 +51,8 @@ pub(crate) fn router(worker: Worker) -> Router {
         .route("/api/towns/{town}/agents/{agent}/shares", get(shares::list).post(shares::issue))
         .route("/api/towns/{town}/agents/{agent}/shares/{share}", delete(shares::revoke))
         .route("/api/towns/{town}/relay", get(relay::show))
+        .route("/api/towns/{town}/tokens", get(tokens::list).post(tokens::issue))
+        .route("/api/towns/{town}/tokens/{token}", delete(tokens::revoke))
         .route("/login", get(login::page).post(login::log_in))
         .route("/logout", post(login::log_out))
         .route_layer(from_fn_with_state(worker.clone(), access::layer))

@@ -115,7 +115,7 @@ impl Dashboard {
         if grant.allows(capability, log) {
             Ok(grant)
         } else {
-            Err(Refused::new(ErrorCode::Forbidden, "These credentials do not reach this far."))
+            Err(Refused::new(ErrorCode::Forbidden, beyond(capability)))
         }
     }
 
@@ -145,6 +145,17 @@ impl Dashboard {
         let town = self.worker.town_id().as_str();
         let page = page::message::refusal(town, None, "Not here", &refused.words, Some("/agents"));
         (refused.status(), Html(page.into_string())).into_response()
+    }
+}
+
+/// What it takes, for whoever does not have it.
+fn beyond(capability: Capability) -> &'static str {
+    match capability {
+        Capability::Admin => {
+            "Your token does not reach this far: starting and stopping takes one of scope admin."
+        }
+        Capability::Steer => "Your token may only read: this takes one of scope steer.",
+        Capability::Read | Capability::Ingest => "These credentials do not reach this far.",
     }
 }
 

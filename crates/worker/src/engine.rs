@@ -148,7 +148,7 @@ impl Engine {
             CommitError::Journal(error) => AskError::Journal(error),
         })?;
         for event in &events {
-            tracing::info!(agent = %event.change.agent(), by = event.by.actor, "{}", event.change.kind());
+            tracing::info!(about = event.change.about(), by = event.by.actor, "{}", event.change.kind());
             for effect in effects(event) {
                 fleet.perform(effect, &town).await;
             }

@@ -10,8 +10,10 @@ pub const ASKS: usize = 256;
 pub const CONFLICTS: usize = 16;
 /// Life of a browser's session from its login.
 pub const SESSION_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Browser sessions kept; the oldest go first.
+/// Browser sessions of the operator that are kept; the oldest go first.
 pub const SESSIONS: usize = 1_000;
+/// Browser sessions of one user token that are kept; the oldest go first. A person has a few browsers.
+pub const USER_SESSIONS: usize = 20;
 /// Life of a one-use login link: it is printed when the town is up, and clicked soon after.
 pub const LOGIN_LINK_LIFE: Duration = Duration::from_secs(3600);
 /// One-use login links that are not used yet; the oldest go first.
@@ -47,3 +49,8 @@ pub const CLIENT_TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
 pub const REPLAYS: usize = 8;
 /// Life of a share link, if nobody says how long.
 pub const SHARE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Life of a user token, if nobody says how long: one that nobody thinks of any more ends by itself.
+pub const USER_TOKEN_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long the answer to whoever makes or revokes a credential waits for those who go by the journal to have read of it:
+/// they read it within milliseconds, or are away.
+pub const SETTLE_WITHIN: Duration = Duration::from_secs(2);

@@ -10,7 +10,7 @@ use relay::{
     ApiError, Delivery, RelayApi as _,
     client::{Acked, Client, Connection, Follow, FollowError, Producer},
 };
-use store::{EventStore, ReadError, ReadLimit};
+use store::{EventStore, ReadError, ReadLimit, Tail};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use town::Town;
@@ -27,6 +27,23 @@ pub(crate) struct Publisher {
     pub(crate) town: watch::Receiver<Arc<Town>>,
     pub(crate) configs: Arc<AgentConfigs>,
     pub(crate) relay: Client,
+    /// How far the relay's copy of the journal is.
+    pub(crate) copied: watch::Sender<Seq>,
+}
+
+/// How far the copy of the journal is that a relay in another process has.
+pub(crate) struct Copied {
+    pub(crate) journal: Tail,
+    pub(crate) copied: watch::Receiver<Seq>,
+}
+
+impl Copied {
+    /// Waits until what the journal says by now was copied; for as long as the relay is away.
+    pub(crate) async fn up_to_now(&self) {
+        let Some(head) = self.journal.head() else { return };
+        // A publisher that has ended copies nothing any more.
+        let _ = self.copied.clone().wait_for(|copied| *copied >= head.seq).await;
+    }
 }
 
 impl Publisher {
@@ -77,7 +94,7 @@ impl Publisher {
     /// Keeps the copy.
     async fn copy(&self, log: &LogId, mut connection: watch::Receiver<Connection>) -> Infallible {
         loop {
-            if let Err(error) = copy(&*self.store, log, &self.relay, &mut connection).await {
+            if let Err(error) = copy(&*self.store, log, &self.relay, &mut connection, &self.copied).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "the relay has no copy of the journal yet"
@@ -111,6 +128,7 @@ async fn copy(
     log: &LogId,
     relay: &Client,
     connection: &mut watch::Receiver<Connection>,
+    copied: &watch::Sender<Seq>,
 ) -> Result<(), CopyError> {
     // Before the first read: what is committed after it wakes the tail.
     let mut tail = store.tail(log);
@@ -125,6 +143,7 @@ async fn copy(
     let mut first = 1;
     loop {
         let acked = append(relay, log, &producer, first, events).await?;
+        copied.send_replace(acked);
         let page = loop {
             let limit = ReadLimit { bytes: limits::BATCH_BYTES / 2, ..ReadLimit::default() };
             let page = store.read(log, acked, limit).await?;
@@ -139,8 +158,8 @@ async fn copy(
                 return Ok(());
             }
         };
-        let copied = page.records.iter().map(|record| record.event().map(of));
-        events = copied.collect::<Result<Vec<_>, _>>()?;
+        let next = page.records.iter().map(|record| record.event().map(of));
+        events = next.collect::<Result<Vec<_>, _>>()?;
         first = acked.get() + 1;
     }
 }

@@ -11,14 +11,15 @@ use std::{
 };
 
 use axum::Router;
+use protocol::{LogId, Seq};
 use relay::{
     RelayApi,
-    auth::{Claims, JwtAuthority, KeyError, Keys, Secret, ServiceClaims, ShareBook, TicketBook},
+    auth::{Claims, CredentialBook, JwtAuthority, KeyError, Keys, Secret, ServiceClaims, TicketBook},
     client::{Client, ClientError, Credentials, Token},
     server::{Relay, RelayConfig, ServeLimits, serve},
 };
 use store::{EventStore, OpenError, SqliteOptions, SqliteStore};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
     fleet::{Fleet, Outside},
     journal::Journal,
     limits::SERVICE_TOKEN_LIFE,
-    publish::Publisher,
+    publish::{Copied, Publisher},
     worker::Inner,
 };
 
@@ -64,17 +65,22 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
     let store = open_store(&config).await?;
     let sessions = Arc::new(Sessions::open(config.data_dir.join("sessions")).map_err(StartError::Sessions)?);
     let tickets = Arc::new(TicketBook::new(config.clock.now()));
-    let shares = Arc::new(ShareBook::default());
-    shares.attend(&config.town);
+    let book = Arc::new(CredentialBook::default());
+    book.attend(&config.town);
+    let journal = Journal::open(store.clone(), config.town.clone()).await?;
+    let (engine, handle) = Engine::new(journal, config.clock.clone());
     let signed = JwtAuthority::new(keys.clone(), tickets.clone());
-    let signed = signed.with_shares(shares.clone()).with_town(config.town.clone());
-    let operator = Digest::of(token.expose());
-    let authority = Arc::new(WorkerAuthority::new(config.town.clone(), operator, sessions.clone(), signed));
+    let authority = Arc::new(WorkerAuthority {
+        id: config.town.clone(),
+        operator: Digest::of(token.expose()),
+        town: handle.town(),
+        book: book.clone(),
+        sessions: sessions.clone(),
+        signed: signed.with_book(book.clone()).with_town(config.town.clone()),
+    });
     let names = Names::new(address, &config.allowed_hosts, config.public_url.as_deref());
     let place = Relaying::open(&config, address, &store, &authority, &keys, &names)?;
 
-    let journal = Journal::open(store.clone(), config.town.clone()).await?;
-    let (engine, handle) = Engine::new(journal, config.clock.clone());
     let configs = Arc::new(AgentConfigs::open(&config.data_dir)?);
     let fleet = Fleet::new(Outside {
         town: config.town.clone(),
@@ -92,6 +98,8 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
         stop_on_exit: config.stop_agents_on_exit,
     });
     let own_url = format!("http://{}", reachable(address));
+    let (copied, copy) = watch::channel(Seq::ZERO);
+    let copy = Copied { journal: store.tail(&LogId::Town(config.town.clone())), copied: copy };
     let url = config.public_url.as_deref().unwrap_or(&own_url).trim_end_matches('/').to_owned();
     let worker = Worker::new(Inner {
         town: config.town.clone(),
@@ -101,7 +109,8 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
         keys,
         configs,
         tickets,
-        shares: shares.clone(),
+        book: book.clone(),
+        copy: place.embedded.is_none().then_some(copy),
         sessions,
         login_links: LoginLinks::default(),
         login_limiter: LoginLimiter::default(),
@@ -117,11 +126,13 @@ pub async fn start(config: WorkerConfig, listener: TcpListener) -> Result<Runnin
     let stop_engine = CancellationToken::new();
     let engine = tokio::spawn(engine.run(fleet, stop_engine.clone()));
     let readers = Readers::default();
-    let (followed, end) = (store.clone(), readers.end.clone());
-    readers.tasks.spawn(async move { shares.follow(followed, end).await });
+    let (following, followed, end) = (book.clone(), store.clone(), readers.end.clone());
+    readers.tasks.spawn(async move { following.follow(followed, end).await });
+    // Who comes back after a restart is not to be told that their token is unknown.
+    book.ready().await;
     if let Some(relay) = place.remote {
         let (id, town, configs) = (config.town.clone(), worker.town(), worker.configs().clone());
-        readers.tasks.spawn(Publisher { store, id, town, configs, relay }.run(readers.end.clone()));
+        readers.tasks.spawn(Publisher { store, id, town, configs, relay, copied }.run(readers.end.clone()));
     }
     let limits = config.serve;
     let new_token = token_is_new.then_some(token);

@@ -7,20 +7,21 @@ use protocol::{AgentId, Command, CommandId, CommandResult, LogId, Timestamp, Tow
 use relay::{
     ApiError, RelayApi,
     auth::{
-        AuthError, Authority as _, Capability, Claims, ClientClaims, Credentials, Grant, Keys, LogScope,
-        Secret, ShareBook, ShareClaims, TicketBook,
+        AuthError, Authority as _, Capability, Claims, ClientClaims, CredentialBook, Credentials, Grant,
+        Keys, LogScope, Secret, ShareClaims, TicketBook,
     },
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 use town::{Request, Share, Town};
 
 use crate::{
     AskError, Clock, WorkerAuthority,
     agent_config::AgentConfigs,
-    auth::{LoginLimiter, LoginLinks, Sessions},
+    auth::{Holder, LoginLimiter, LoginLinks, Sessions},
     engine::EngineHandle,
-    limits::CLIENT_TOKEN_LIFE,
+    limits::{CLIENT_TOKEN_LIFE, SETTLE_WITHIN},
+    publish::Copied,
 };
 
 /// A worker that runs: what the dashboard, the API and a program that embeds it go through. Cheap to clone; all clones
@@ -36,7 +37,9 @@ pub(crate) struct Inner {
     pub(crate) keys: Keys,
     pub(crate) configs: Arc<AgentConfigs>,
     pub(crate) tickets: Arc<TicketBook>,
-    pub(crate) shares: Arc<ShareBook>,
+    pub(crate) book: Arc<CredentialBook>,
+    /// The relay's copy of the journal, if that is another process.
+    pub(crate) copy: Option<Copied>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) login_links: LoginLinks,
     pub(crate) login_limiter: LoginLimiter,
@@ -201,6 +204,7 @@ impl Worker {
             town: self.0.town.clone(),
             subject: holder.subject.clone(),
             capabilities: holder.capabilities.clone(),
+            user: holder.user.clone(),
             expires,
         };
         (self.0.keys.sign(&Claims::Client(claims)), expires)
@@ -208,7 +212,7 @@ impl Worker {
 
     /// The address of a share link. Whoever asks gets it once the link is good.
     pub(crate) async fn share_url(&self, share: &Share) -> String {
-        self.0.shares.known(&self.0.town, &share.share).await;
+        self.settled(self.0.book.known(&self.0.town, &share.share)).await;
         let claims = ShareClaims {
             jti: share.share.clone(),
             town: self.0.town.clone(),
@@ -218,8 +222,32 @@ impl Worker {
         format!("{}/shared/{}", self.0.url, self.0.keys.sign(&Claims::Share(claims)).expose())
     }
 
-    pub(crate) fn is_operator(&self, token: &str) -> bool {
-        self.0.authority.is_operator(token)
+    /// Waits until a user token that was just issued is good.
+    pub(crate) async fn until_known(&self, token: &str) {
+        self.settled(self.0.book.known(&self.0.town, token)).await;
+    }
+
+    /// Waits until nothing is open any more that a user token opened which was just revoked.
+    pub(crate) async fn until_gone(&self, token: &str) {
+        self.settled(self.0.book.gone(&self.0.town, token)).await;
+    }
+
+    /// Waits until those who go by the journal have read of it; not for ever, if one of them cannot read.
+    async fn settled(&self, read: impl Future<Output = ()>) {
+        let all = async {
+            read.await;
+            if let Some(copy) = &self.0.copy {
+                copy.up_to_now().await;
+            }
+        };
+        if timeout(SETTLE_WITHIN, all).await.is_err() {
+            tracing::warn!("what the journal says of credentials was not taken in yet");
+        }
+    }
+
+    /// Whose token this is.
+    pub(crate) fn holder(&self, token: &str) -> Result<Holder, AuthError> {
+        self.0.authority.holder(token, self.now())
     }
 
     /// Whether browsers reach it over HTTPS.
@@ -239,9 +267,9 @@ impl Worker {
         self.0.login_limiter.failed(address, self.now());
     }
 
-    pub(crate) async fn begin_session(&self) -> io::Result<Secret> {
+    pub(crate) async fn begin_session(&self, holder: Holder) -> io::Result<Secret> {
         let (sessions, now) = (self.0.sessions.clone(), self.now());
-        tokio::task::spawn_blocking(move || sessions.begin(now)).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || sessions.begin(holder, now)).await.map_err(io::Error::other)?
     }
 
     pub(crate) async fn end_session(&self, session: String) -> io::Result<()> {

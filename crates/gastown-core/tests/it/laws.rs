@@ -1,10 +1,13 @@
 //! What holds after every event, whatever is asked, reported and in which order.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use gastown_core::{
     Agent, AgentPhase, Change, Command, Desired, Effect, Registration, Rejection, Request, Role, Runtime,
-    RuntimeKind, StartCause, Town, TownEvent, WrapperExit, effects, limits,
+    RuntimeKind, Scope, StartCause, Town, TownEvent, WrapperExit, effects, limits,
 };
 use proptest::prelude::*;
 use protocol::{AgentId, Event, Seq, Timestamp};
@@ -78,7 +81,7 @@ proptest! {
     fn what_was_removed_is_changed_by_no_event_but_a_new_registration(steps in history()) {
         let run = Run::of(steps)?;
         for gone in run.town.retired().keys() {
-            for event in run.events.iter().filter(|event| event.change.agent() == gone) {
+            for event in run.events.iter().filter(|event| event.change.about() == gone.as_str()) {
                 if matches!(event.change, Change::AgentRegistered { .. }) {
                     continue;
                 }
@@ -136,6 +139,14 @@ enum What {
     },
     Unshare {
         id: u8,
+    },
+    /// Of one of few people, so that they repeat, for that many milliseconds or for ever.
+    IssueToken {
+        name: u8,
+        life_ms: Option<u64>,
+    },
+    RevokeToken {
+        name: u8,
     },
     Tick,
     /// Until the deadline, then a tick.
@@ -220,6 +231,9 @@ impl Run {
         for share in self.town.shares(event.time) {
             prop_assert!(self.town.agent(&share.agent).is_some(), "a link goes with its agent: {share:?}");
         }
+        let names: Vec<&str> = self.town.user_tokens(event.time).map(|token| token.name.as_str()).collect();
+        let distinct: BTreeSet<&str> = names.iter().copied().collect();
+        prop_assert_eq!(names.len(), distinct.len(), "one good token of a name");
         self.events.push(event);
         self.town.agents().values().try_for_each(|agent| self.check(agent))
     }
@@ -255,6 +269,14 @@ impl Run {
                 Command::Share { agent, share: format!("s{id}"), expires, label: None }
             }
             What::Unshare { id } => Command::Unshare { agent, share: format!("s{id}") },
+            What::IssueToken { name, life_ms } => Command::IssueToken {
+                token: format!("t{}", self.journal.len()),
+                name: format!("user{name}"),
+                scope: Scope::Read,
+                digest: "d".into(),
+                expires: life_ms.map(|ms| self.now.after(Duration::from_millis(ms))),
+            },
+            What::RevokeToken { name } => Command::RevokeToken { name: format!("user{name}") },
             What::Tick | What::Alarm => Command::Tick,
         };
         // What the worker reports has no key: only people and programs repeat themselves.
@@ -299,6 +321,9 @@ fn what() -> impl Strategy<Value = What> {
         1 => below.prop_map(|below| What::Lost { below }),
         1 => (0_u8..4, 0_u64..200_000).prop_map(|(id, life_ms)| What::Share { id, life_ms }),
         1 => (0_u8..4).prop_map(|id| What::Unshare { id }),
+        1 => (0_u8..3, prop::option::of(0_u64..200_000))
+            .prop_map(|(name, life_ms)| What::IssueToken { name, life_ms }),
+        1 => (0_u8..3).prop_map(|name| What::RevokeToken { name }),
         1 => Just(What::Tick),
         3 => Just(What::Alarm),
     ]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gastown_core::{
     AgentPhase, Change, Command, Desired, Effect, Registration, Rejection, Repository, Request, Role,
-    Runtime, RuntimeKind, StartCause, Town, TownEvent, WrapperExit, effects, limits,
+    Runtime, RuntimeKind, Scope, StartCause, Town, TownEvent, WrapperExit, effects, limits,
 };
 use protocol::{AgentId, ErrorCode, Timestamp};
 
@@ -298,6 +298,64 @@ fn a_share_link_has_a_life_and_a_label_within_limits() {
     assert_eq!(town.ask(share("one more", 60)), Err(Rejection::TooManyShares));
 }
 
+#[test]
+fn a_user_token_is_there_until_it_is_revoked_or_its_time_is_over() {
+    let mut town = Desk::new();
+    town.ask(token("t1", "ann", Some(60))).unwrap();
+    town.ask(token("t2", "ben", Some(10))).unwrap();
+    town.ask(token("t3", "ci", None)).unwrap();
+    assert_eq!(town.tokens(), ["ann", "ben", "ci"]);
+    let good_until = town.now.after(Duration::from_millis(9_999));
+    assert!(town.town.user_token("t2", good_until).is_some());
+    town.now = town.now.after(Duration::from_secs(10));
+    assert!(town.town.user_token("t2", town.now).is_none());
+    assert_eq!(town.tokens(), ["ann", "ci"]);
+    assert_eq!(
+        town.ask(revoke("ben")),
+        Err(Rejection::UnknownToken { name: "ben".into() }),
+        "it has expired"
+    );
+    town.ask(revoke("Ann")).unwrap();
+    assert_eq!(town.tokens(), ["ci"]);
+    assert!(matches!(town.ask(revoke("ann")), Err(Rejection::UnknownToken { .. })));
+    town.now = town.now.after(100 * limits::TOKEN_LIFE);
+    assert_eq!(town.tokens(), ["ci"], "it has no end");
+}
+
+#[test]
+fn the_name_of_a_user_token_is_free_again_once_no_good_token_has_it() {
+    let mut town = Desk::new();
+    town.ask(token("t1", "ann", Some(60))).unwrap();
+    assert_eq!(
+        town.ask(token("t2", "Ann", Some(60))),
+        Err(Rejection::TokenNameTaken { name: "Ann".into() }),
+        "case does not tell them apart"
+    );
+    town.ask(revoke("ann")).unwrap();
+    town.ask(token("t2", "ann", Some(60))).unwrap();
+    assert!(town.town.user_token("t1", town.now).is_none(), "the new one does not bring the old one back");
+    town.now = town.now.after(Duration::from_secs(60));
+    town.ask(token("t3", "ann", Some(160))).unwrap();
+    assert_eq!(town.tokens(), ["ann"]);
+}
+
+#[test]
+fn a_user_token_has_a_name_and_a_life_within_limits() {
+    let mut town = Desk::new();
+    for bad in ["", "two words", "-x", "@x", "a/b", "é", "a\n", &"x".repeat(limits::TOKEN_NAME_BYTES + 1)] {
+        assert!(matches!(town.ask(token("t0", bad, None)), Err(Rejection::BadTokenName { .. })), "{bad:?}");
+    }
+    let longest = limits::TOKEN_LIFE.as_secs();
+    for bad in [0, longest + 1] {
+        assert_eq!(town.ask(token("t0", "ann", Some(bad))), Err(Rejection::BadTokenExpiry), "{bad} s");
+    }
+    town.ask(token("t0", &"x".repeat(limits::TOKEN_NAME_BYTES), Some(longest))).unwrap();
+    for n in 1..limits::TOKENS {
+        town.ask(token(&format!("t{n}"), &format!("ann.{n}_@-"), None)).unwrap();
+    }
+    assert_eq!(town.ask(token("more", "more", None)), Err(Rejection::TooManyTokens));
+}
+
 /// A town with its clock; whatever is asked is committed at once.
 struct Desk {
     town: Town,
@@ -346,6 +404,11 @@ impl Desk {
         self.town.shares(self.now).map(|share| share.share.as_str()).collect()
     }
 
+    /// The names of the user tokens that are good.
+    fn tokens(&self) -> Vec<&str> {
+        self.town.user_tokens(self.now).map(|token| token.name.as_str()).collect()
+    }
+
     fn agent(&self) -> &gastown_core::Agent {
         self.town.agent(&id("toast")).unwrap()
     }
@@ -381,6 +444,22 @@ fn share(share: &str, seconds: u64) -> Command {
 
 fn unshare(share: &str) -> Command {
     Command::Unshare { agent: id("toast"), share: share.into() }
+}
+
+/// A token that is good for so long after [`Desk::new`]'s time, or for ever.
+fn token(token: &str, name: &str, seconds: Option<u64>) -> Command {
+    let expires = seconds.map(|seconds| Desk::new().now.after(Duration::from_secs(seconds)));
+    Command::IssueToken {
+        token: token.into(),
+        name: name.into(),
+        scope: Scope::Read,
+        digest: "d".into(),
+        expires,
+    }
+}
+
+fn revoke(name: &str) -> Command {
+    Command::RevokeToken { name: name.into() }
 }
 
 fn crash() -> WrapperExit {

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use protocol::{Timestamp, TownId};
 
-use super::{AuthError, Claims, Grant, Keys, Lease, ShareBook, TicketBook};
+use super::{AuthError, Claims, CredentialBook, Grant, Keys, Lease, TicketBook};
 
 /// What a request brought along.
 #[derive(Clone, Copy, Default)]
@@ -51,16 +51,17 @@ pub trait Authority: Send + Sync + fmt::Debug + 'static {
 pub struct JwtAuthority {
     keys: Keys,
     tickets: Arc<TicketBook>,
-    shares: Arc<ShareBook>,
+    book: Arc<CredentialBook>,
     /// The only town, if there is one.
     town: Option<TownId>,
 }
 
 impl JwtAuthority {
-    /// Of these keys; tickets are consumed in this book. Without [`Self::with_shares`] no share link is good.
+    /// Of these keys; tickets are consumed in this book. Without [`Self::with_book`] no share link is good,
+    /// and nothing that was got with a user token.
     #[must_use]
     pub fn new(keys: Keys, tickets: Arc<TicketBook>) -> Self {
-        Self { keys, tickets, shares: Arc::default(), town: None }
+        Self { keys, tickets, book: Arc::default(), town: None }
     }
 
     /// For this town alone. Logs of agents carry no town in their names, so whoever has tokens of one town reaches every agent's
@@ -71,11 +72,16 @@ impl JwtAuthority {
         self
     }
 
-    /// With the share links of this book, which somebody lets follow its journals ([`ShareBook::follow`]).
+    /// With what this book knows, which somebody lets follow its journals ([`CredentialBook::follow`]).
     #[must_use]
-    pub fn with_shares(mut self, shares: Arc<ShareBook>) -> Self {
-        self.shares = shares;
+    pub fn with_book(mut self, book: Arc<CredentialBook>) -> Self {
+        self.book = book;
         self
+    }
+
+    /// How long what comes of a user token counts, if it comes of one.
+    fn lease(&self, town: &TownId, user: Option<&str>, now: Timestamp) -> Result<Lease, AuthError> {
+        user.map_or(Ok(Lease::default()), |token| self.book.user_lease(town, token, now))
     }
 }
 
@@ -94,20 +100,22 @@ impl Authority for JwtAuthority {
             return Err(AuthError::ForeignTown);
         }
         // Whoever brings its journal here shows a token of the town first.
-        self.shares.attend(claims.town());
+        self.book.attend(claims.town());
         let lease = match &claims {
             // It opens a stream: of the requests without one, none may use it up, nor do more by it.
             Claims::Stream(_) if !is_ticket => return Err(AuthError::Invalid),
             Claims::Stream(ticket) => {
+                let lease = self.lease(&ticket.town, ticket.user.as_deref(), now)?;
                 self.tickets.consume(ticket, credentials.origin, now)?;
-                Lease::default()
+                lease
             }
             // A share link is meant to be a link: its token may stand in the query.
-            Claims::Share(share) => self.shares.lease(share, now)?,
+            Claims::Share(share) => self.book.share_lease(share, now)?,
             Claims::Ingest(_) | Claims::Service(_) | Claims::Client(_) if is_ticket => {
                 return Err(AuthError::Invalid);
             }
-            Claims::Ingest(_) | Claims::Service(_) | Claims::Client(_) => Lease::default(),
+            Claims::Client(client) => self.lease(&client.town, client.user.as_deref(), now)?,
+            Claims::Ingest(_) | Claims::Service(_) => Lease::default(),
         };
         Ok(claims.into_grant(lease))
     }

@@ -49,6 +49,9 @@ pub struct TicketClaims {
     pub logs: BTreeSet<LogId>,
     /// What it may do with them: at most read and steer.
     pub capabilities: BTreeSet<Capability>,
+    /// The user token that it was got with, by id: it ends with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// The origin of the page that may use it; any, without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
@@ -80,6 +83,9 @@ pub struct ClientClaims {
     pub subject: String,
     /// What the holder may do: at most read, steer and admin.
     pub capabilities: BTreeSet<Capability>,
+    /// The user token that it was got with, by id: it ends with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Not good from this time on.
     #[serde(rename = "exp", with = "numeric_date")]
     pub expires: Timestamp,
@@ -133,6 +139,7 @@ impl Claims {
                 logs: LogScope::Only([LogId::Agent(claims.agent)].into()),
                 capabilities: [Capability::Read, Capability::Ingest].into(),
                 generation: Some(claims.generation),
+                user: None,
                 lease,
             },
             Self::Stream(claims) => Grant {
@@ -142,6 +149,7 @@ impl Claims {
                 // A ticket is for watching and steering, whatever its maker wrote into it.
                 capabilities: &claims.capabilities & &[Capability::Read, Capability::Steer].into(),
                 generation: None,
+                user: claims.user,
                 lease,
             },
             Self::Service(claims) => Grant {
@@ -150,6 +158,7 @@ impl Claims {
                 logs: LogScope::All,
                 capabilities: [Capability::Read, Capability::Steer, Capability::Admin].into(),
                 generation: None,
+                user: None,
                 lease,
             },
             Self::Client(claims) => Grant {
@@ -160,6 +169,7 @@ impl Claims {
                 capabilities: &claims.capabilities
                     & &[Capability::Read, Capability::Steer, Capability::Admin].into(),
                 generation: None,
+                user: claims.user,
                 lease,
             },
             Self::Share(claims) => Grant {
@@ -168,6 +178,7 @@ impl Claims {
                 logs: LogScope::Only([claims.log].into()),
                 capabilities: [Capability::Read].into(),
                 generation: None,
+                user: None,
                 lease,
             },
         }

@@ -4,9 +4,10 @@
 //! [`JwtAuthority`] knows the tokens that [`Keys`] signs; an embedder may put its own in front.
 
 mod authority;
+mod book;
 mod claims;
 mod keys;
-mod shares;
+mod lease;
 mod tickets;
 
 use std::collections::BTreeSet;
@@ -14,9 +15,10 @@ use std::collections::BTreeSet;
 use protocol::{ErrorCode, LogId, TownId};
 
 pub use authority::{Authority, Credentials, JwtAuthority};
+pub use book::CredentialBook;
 pub use claims::{Claims, ClientClaims, ServiceClaims, ShareClaims, TicketClaims, WrapperClaims};
 pub use keys::{KeyError, Keys, Secret};
-pub use shares::{Lease, ShareBook};
+pub use lease::Lease;
 pub use tickets::TicketBook;
 
 /// What a credential is good for.
@@ -32,6 +34,8 @@ pub struct Grant {
     pub capabilities: BTreeSet<Capability>,
     /// The generation whose events it may bring in, if it has [`Capability::Ingest`]; `None` is any.
     pub generation: Option<u64>,
+    /// The id of the user token that it comes of, if it comes of one. Tickets and tokens that are made of it do too.
+    pub user: Option<String>,
     /// How long it counts: a stream ends with it.
     pub lease: Lease,
 }
@@ -106,6 +110,9 @@ pub enum AuthError {
     /// They were taken back.
     #[error("the credentials were revoked, or have expired")]
     Revoked,
+    /// Whether they were taken back is not known.
+    #[error("the journal of the town, which says which credentials count, has not been read yet: try again")]
+    NoJournal,
     /// The ticket was made for a page of another origin.
     #[error("the ticket is bound to another origin")]
     WrongOrigin,
@@ -127,6 +134,7 @@ impl AuthError {
             }
             Self::WrongOrigin | Self::ForeignTown => ErrorCode::Forbidden,
             Self::TooManyTickets => ErrorCode::RateLimited,
+            Self::NoJournal => ErrorCode::Draining,
         }
     }
 }

@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+mod users;
+
 #[test]
 fn p17_a_wrapper_token_reaches_its_own_log_and_brings_in_its_own_generation() {
     let town = Town::new();
@@ -154,7 +156,13 @@ async fn p18_a_share_link_makes_no_ticket_since_that_could_not_be_taken_back() {
 fn p17_a_client_token_does_what_its_holder_may_and_in_its_own_town_only() {
     let town = Town::new();
     let capabilities = [Capability::Read, Capability::Steer, Capability::Ingest].into();
-    let claims = ClientClaims { town: main(), subject: "operator".into(), capabilities, expires: at(60_000) };
+    let claims = ClientClaims {
+        town: main(),
+        subject: "operator".into(),
+        capabilities,
+        user: None,
+        expires: at(60_000),
+    };
     let token = town.keys.sign(&Claims::Client(claims));
     let grant = town.bearer(&token, 0).unwrap();
     assert!(grant.allows(Capability::Steer, &"agent/a1".parse().unwrap()));
@@ -315,15 +323,15 @@ const READ: [Capability; 1] = [Capability::Read];
 struct Town {
     keys: Keys,
     book: Arc<TicketBook>,
-    shares: Arc<ShareBook>,
+    shares: Arc<CredentialBook>,
     authority: JwtAuthority,
 }
 
 impl Town {
     fn new() -> Self {
         let (keys, book) = (Keys::random(), Arc::new(TicketBook::new(at(0))));
-        let shares = Arc::new(ShareBook::default());
-        let authority = JwtAuthority::new(keys.clone(), book.clone()).with_shares(shares.clone());
+        let shares = Arc::new(CredentialBook::default());
+        let authority = JwtAuthority::new(keys.clone(), book.clone()).with_book(shares.clone());
         Self { keys, book, shares, authority }
     }
 
@@ -364,6 +372,7 @@ impl Town {
             logs: LogScope::All,
             capabilities: [Capability::Read, Capability::Steer, Capability::Admin].into(),
             generation: None,
+            user: None,
             lease: Lease::default(),
         }
     }

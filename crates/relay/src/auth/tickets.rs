@@ -35,8 +35,8 @@ impl TicketBook {
     }
 
     /// Makes a ticket for one stream of `logs`, good for [`limits::TICKET_LIFE_MS`]. Its capabilities are those asked for
-    /// that the issuer has; an issuer makes no ticket for a log it does not reach, and one that may be taken back makes
-    /// none at all, since a ticket is not.
+    /// that the issuer has; an issuer makes no ticket for a log it does not reach. One of a user token ends with that; any
+    /// other issuer that may be taken back makes none at all, since its tickets could not be.
     ///
     /// # Errors
     /// [`AuthError::Invalid`] beyond the issuer's scope, [`AuthError::TooManyTickets`].
@@ -53,7 +53,7 @@ impl TicketBook {
             LogScope::All => true,
             LogScope::Only(scope) => logs.is_subset(scope),
         };
-        if !reached || !issuer.has(Capability::Read) || issuer.lease.is_limited() {
+        if !reached || !issuer.has(Capability::Read) || (issuer.lease.is_limited() && issuer.user.is_none()) {
             return Err(AuthError::Invalid);
         }
         let claims = TicketClaims {
@@ -61,6 +61,7 @@ impl TicketBook {
             town: issuer.town.clone(),
             logs,
             capabilities: capabilities & &issuer.capabilities,
+            user: issuer.user.clone(),
             origin,
             issued_ms: now.unix_ms(),
             expires: now.after(Duration::from_millis(limits::TICKET_LIFE_MS)),

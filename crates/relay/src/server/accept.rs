@@ -184,9 +184,11 @@ async fn converse(
     ending: CancellationToken,
 ) {
     let exchange = connection.exchange().clone();
-    let router = TowerToHyperService::new(router.layer(axum::Extension(ConnectInfo(peer))));
-    let service = service_fn(move |request| {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
         exchange.asked();
+        // As an extension of the request: a layer would have every route made anew for each connection.
+        request.extensions_mut().insert(ConnectInfo(peer));
         let (exchange, response) = (exchange.clone(), router.call(request));
         async move { response.await.map(|response| exchange.answered(response)) }
     });

@@ -182,7 +182,8 @@ impl Server {
         let hour = now().after(Duration::from_secs(3600));
         let client = |capabilities: &[Capability]| {
             let (town, capabilities) = ("main".parse().unwrap(), capabilities.iter().copied().collect());
-            Claims::Client(ClientClaims { town, subject: "test".to_owned(), capabilities, expires: hour })
+            let subject = "test".to_owned();
+            Claims::Client(ClientClaims { town, subject, capabilities, user: None, expires: hour })
         };
         let claims = match letter {
             '-' => return (None, false),
@@ -225,6 +226,7 @@ impl Server {
             logs: LogScope::All,
             capabilities: [Capability::Read].into(),
             generation: None,
+            user: None,
             lease: Lease::default(),
         };
         let (log, read) = (format!("agent/{agent}").parse().unwrap(), [Capability::Read].into());

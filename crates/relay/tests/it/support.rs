@@ -15,7 +15,8 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use gastown_relay::{
     RelayApi as _,
     auth::{
-        Claims, JwtAuthority, Keys, Secret, ServiceClaims, ShareBook, ShareClaims, TicketBook, WrapperClaims,
+        Claims, CredentialBook, JwtAuthority, Keys, Secret, ServiceClaims, ShareClaims, TicketBook,
+        WrapperClaims,
     },
     server::{Relay, RelayConfig, ServeLimits, now, serve},
 };
@@ -37,7 +38,7 @@ pub(crate) struct Server {
     pub(crate) relay: Relay,
     pub(crate) keys: Keys,
     pub(crate) tickets: Arc<TicketBook>,
-    shares: Arc<ShareBook>,
+    shares: Arc<CredentialBook>,
     store: Arc<dyn EventStore>,
     pub(crate) address: SocketAddr,
     shutdown: CancellationToken,
@@ -70,8 +71,9 @@ impl Server {
 
     pub(crate) async fn limited(store: impl EventStore, config: RelayConfig, limits: ServeLimits) -> Self {
         let (keys, tickets) = (Keys::random(), Arc::new(TicketBook::new(now())));
-        let (shares, store): (_, Arc<dyn EventStore>) = (Arc::new(ShareBook::default()), Arc::new(store));
-        let authority = JwtAuthority::new(keys.clone(), tickets.clone()).with_shares(shares.clone());
+        let (shares, store): (_, Arc<dyn EventStore>) =
+            (Arc::new(CredentialBook::default()), Arc::new(store));
+        let authority = JwtAuthority::new(keys.clone(), tickets.clone()).with_book(shares.clone());
         let relay = Relay::new(store.clone(), Arc::new(authority), config);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

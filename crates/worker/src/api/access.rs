@@ -65,6 +65,9 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/api/towns/{town}/agents/{agent}/shares", Access::Town(Capability::Admin)),
     route("DELETE", "/api/towns/{town}/agents/{agent}/shares/{share}", Access::Town(Capability::Admin)),
     route("GET", "/api/towns/{town}/relay", Access::Town(Capability::Read)),
+    route("GET", "/api/towns/{town}/tokens", Access::Town(Capability::Admin)),
+    route("POST", "/api/towns/{town}/tokens", Access::Town(Capability::Admin)),
+    route("DELETE", "/api/towns/{town}/tokens/{token}", Access::Town(Capability::Admin)),
     route("GET", "/login", Access::Open),
     route("POST", "/login", Access::Open),
     route("POST", "/logout", Access::Open),
@@ -89,7 +92,9 @@ pub(super) async fn layer(
     };
     let parameter = |name: &str| parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
     if !access.is_some_and(|access| reaches(&grant, access, parameter("agent"))) {
-        return refused(Failure::new(ErrorCode::Forbidden, "these credentials do not reach this far"));
+        let wanted = access.map_or("", wanted);
+        let message = format!("these credentials do not reach this far{wanted}");
+        return refused(Failure::new(ErrorCode::Forbidden, message));
     }
     if parameter("town").is_some_and(|town| town != worker.town_id().as_str()) {
         return refused(Failure::new(ErrorCode::NotFound, "there is no such town here"));
@@ -105,6 +110,17 @@ fn access_of(method: &Method, path: &str) -> Option<Access> {
         .iter()
         .find(|route| route.method == method.as_str() && route.path == path)
         .map(|route| route.access)
+}
+
+/// What it takes, for whoever does not have it.
+fn wanted(access: Access) -> &'static str {
+    match access {
+        Access::Open => "",
+        Access::Town(Capability::Read) => ": it takes `read` on the whole town",
+        Access::Town(_) => ": it takes `admin` on the whole town",
+        Access::Agent(Capability::Read) => ": it takes `read` on this agent",
+        Access::Agent(_) => ": it takes `steer` on this agent",
+    }
 }
 
 fn reaches(grant: &Grant, access: Access, agent: Option<&str>) -> bool {

@@ -8,12 +8,13 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use protocol::ErrorCode;
+use relay::auth::AuthError;
 use serde::Deserialize;
 
 use super::{Failure, body};
 use crate::{
     Worker,
-    auth::{SESSION_COOKIE, session_cookie},
+    auth::{Holder, SESSION_COOKIE, session_cookie},
     dashboard,
     limits::SESSION_LIFE,
 };
@@ -32,7 +33,7 @@ pub(super) async fn page(State(worker): State<Worker>, Query(asked): Query<Asked
     let next = local(asked.next.as_deref());
     match asked.key {
         None => dashboard::login_page(&worker, None, next),
-        Some(key) if worker.redeem_login(&key) => let_in(&worker, next).await,
+        Some(key) if worker.redeem_login(&key) => let_in(&worker, Holder::Operator, next).await,
         Some(_) => {
             let message = "This link has been used or is too old. Use your token.";
             with_status(dashboard::login_page(&worker, Some(message), next), StatusCode::UNAUTHORIZED)
@@ -56,12 +57,17 @@ pub(super) async fn log_in(State(worker): State<Worker>, request: Request) -> Re
     if let Some(answer) = wait(&worker, address, next) {
         return Err(answer);
     }
-    if !worker.is_operator(form.token.trim()) {
-        worker.login_failed(address);
-        let page = dashboard::login_page(&worker, Some("This is not the token of this town."), next);
-        return Err(with_status(page, StatusCode::UNAUTHORIZED));
+    match worker.holder(form.token.trim()) {
+        Ok(holder) => Ok(let_in(&worker, holder, next).await),
+        Err(error) => {
+            worker.login_failed(address);
+            let words = match error {
+                AuthError::Revoked => "This token was revoked, or it has expired.",
+                _ => "This is no token of this town.",
+            };
+            Err(with_status(dashboard::login_page(&worker, Some(words), next), StatusCode::UNAUTHORIZED))
+        }
     }
-    Ok(let_in(&worker, next).await)
 }
 
 pub(super) async fn log_out(State(worker): State<Worker>, headers: HeaderMap) -> Response {
@@ -86,8 +92,8 @@ fn wait(worker: &Worker, address: Option<IpAddr>, next: &str) -> Option<Response
     Some(page)
 }
 
-async fn let_in(worker: &Worker, next: &str) -> Response {
-    match worker.begin_session().await {
+async fn let_in(worker: &Worker, holder: Holder, next: &str) -> Response {
+    match worker.begin_session(holder).await {
         Ok(session) => {
             let cookie = cookie(session.expose(), SESSION_LIFE.as_secs(), worker.is_https());
             see_other(next, cookie)

@@ -306,9 +306,10 @@ fn no_such_agent() -> Refused {
     Refused::new(ErrorCode::NotFound, "There is no such agent in this town.")
 }
 
-/// Who reads with this grant: one that ends by itself is a share link's.
+/// Who reads with this grant: one that may end, and is no user's, is a share link's.
 pub(super) fn reader_of(grant: &Grant, log: &LogId) -> Reader {
-    if grant.lease.is_limited() { Reader::Guest } else { Reader::of(grant.allows(Capability::Steer, log)) }
+    let is_guest = grant.lease.is_limited() && grant.user.is_none();
+    if is_guest { Reader::Guest } else { Reader::of(grant.allows(Capability::Steer, log)) }
 }
 
 impl Dashboard {

@@ -17,13 +17,18 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _},
 };
 
-use crate::support::{TestWorker, answer};
+use crate::{
+    support::{TestWorker, answer},
+    tokens::{client_token, log_in, user},
+};
 
-/// A credential, and what it is good for: nothing at all, reading one agent, or everything.
+/// A credential, and what it is good for: nothing at all, reading one agent, reading or steering all, or everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
     Nothing,
     ReadsToast,
+    Reads,
+    Steers,
     Everything,
 }
 
@@ -38,8 +43,12 @@ async fn p17_every_route_lets_in_exactly_those_whose_credentials_reach_it() {
                 town.register("toast", false).await;
             }
             let method: Method = route.method.parse().unwrap();
-            let path =
-                route.path.replace("{town}", "main").replace("{agent}", "toast").replace("{role}", "crew");
+            let path = route
+                .path
+                .replace("{town}", "main")
+                .replace("{agent}", "toast")
+                .replace("{role}", "crew")
+                .replace("{token}", "nobody");
             let status = with(town.plain(method, &path)).send().await.unwrap().status();
             let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             // The login page says 401 to a wrong token, whoever brings it.
@@ -68,8 +77,12 @@ async fn p17_every_route_of_the_table_is_mounted_and_none_is_named_twice() {
     let mut seen = BTreeSet::new();
     for route in ROUTES {
         assert!(seen.insert((route.method, route.path)), "{} {} is there twice", route.method, route.path);
-        let path =
-            route.path.replace("{town}", "main").replace("{agent}", "nobody").replace("{role}", "crew");
+        let path = route
+            .path
+            .replace("{town}", "main")
+            .replace("{agent}", "nobody")
+            .replace("{role}", "crew")
+            .replace("{token}", "nobody");
         let response = town.request(route.method.parse().unwrap(), &path).send().await.unwrap();
         let text = response.text().await.unwrap();
         assert!(
@@ -192,6 +205,17 @@ async fn credentials(town: &TestWorker) -> Vec<(&'static str, Reach, With)> {
     };
     let signed = |keys: &Keys, claims: &Claims| bearer(keys.sign(claims).expose());
     let (cookie, own) = (town.cookie().await, town.url(""));
+    let cookie_of = |cookie: &str| -> With {
+        let (cookie, own) = (cookie.to_owned(), own.clone());
+        Box::new(move |request| request.header("cookie", &cookie).header("origin", &own))
+    };
+    let [reads, steers, admin, revoked] =
+        [("ann", "read"), ("ben", "steer"), ("cy", "admin"), ("dee", "admin")]
+            .map(async |(name, scope)| user(town, name, scope).await);
+    let (reads, steers, admin, revoked) = (reads.await, steers.await, admin.await, revoked.await);
+    let revoked_cookie = log_in(town, &revoked).await;
+    town.delete("/api/towns/main/tokens/dee").await.data();
+    let wrong_secret = format!("{}{}", &admin[..admin.len() - 64], "0".repeat(64));
     let ticket_text = ticket.expose().to_owned();
     let past = Timestamp::from_unix_ms(now.unix_ms() - 10_000);
     vec![
@@ -203,10 +227,7 @@ async fn credentials(town: &TestWorker) -> Vec<(&'static str, Reach, With)> {
             Reach::Nothing,
             Box::new(|request| request.header("authorization", "Basic eDp5")),
         ),
-        ("a wrong cookie", Reach::Nothing, {
-            let own = own.clone();
-            Box::new(move |request| request.header("cookie", "gastown_session=x").header("origin", &own))
-        }),
+        ("a wrong cookie", Reach::Nothing, cookie_of("gastown_session=x")),
         (
             "a ticket in the query",
             Reach::Nothing,
@@ -219,9 +240,21 @@ async fn credentials(town: &TestWorker) -> Vec<(&'static str, Reach, With)> {
         ("a share token that was not issued", Reach::Nothing, signed(&keys, &share)),
         ("a service token", Reach::Everything, signed(&keys, &service("main"))),
         ("the operator's token", Reach::Everything, bearer(&town.token)),
-        ("a cookie", Reach::Everything, {
-            Box::new(move |request| request.header("cookie", &cookie).header("origin", &own))
-        }),
+        ("a cookie", Reach::Everything, cookie_of(&cookie)),
+        ("the token of a user who may read", Reach::Reads, bearer(&reads)),
+        ("the token of a user who may steer", Reach::Steers, bearer(&steers)),
+        ("the token of a user who may do everything", Reach::Everything, bearer(&admin)),
+        ("a user token that was revoked", Reach::Nothing, bearer(&revoked)),
+        ("a user token with another secret", Reach::Nothing, bearer(&wrong_secret)),
+        ("the cookie of a user who may read", Reach::Reads, cookie_of(&log_in(town, &reads).await)),
+        ("the cookie of a user who may steer", Reach::Steers, cookie_of(&log_in(town, &steers).await)),
+        ("the cookie of a revoked token", Reach::Nothing, cookie_of(&revoked_cookie)),
+        ("the client token of a user who may read", Reach::Reads, bearer(&client_token(town, &reads).await)),
+        (
+            "the client token of a user who may steer",
+            Reach::Steers,
+            bearer(&client_token(town, &steers).await),
+        ),
     ]
 }
 
@@ -229,7 +262,13 @@ async fn credentials(town: &TestWorker) -> Vec<(&'static str, Reach, With)> {
 fn admits(route: &Route, reach: Reach) -> bool {
     match (route.access, reach) {
         (Access::Open, _) | (_, Reach::Everything) => true,
-        (Access::Agent(capability), Reach::ReadsToast) => capability == Capability::Read,
+        (Access::Agent(capability), Reach::ReadsToast)
+        | (Access::Agent(capability) | Access::Town(capability), Reach::Reads) => {
+            capability == Capability::Read
+        }
+        (Access::Agent(capability) | Access::Town(capability), Reach::Steers) => {
+            matches!(capability, Capability::Read | Capability::Steer)
+        }
         (Access::Town(_), Reach::ReadsToast) | (_, Reach::Nothing) => false,
     }
 }

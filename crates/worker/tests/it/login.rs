@@ -51,7 +51,7 @@ async fn a_wrong_token_is_answered_with_the_page_and_too_many_with_a_wait() {
     for _ in 0..limit {
         let response = log_in(&town, "gt_wrong", "/").await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-        assert!(response.text().await.unwrap().contains("This is not the token of this town."));
+        assert!(response.text().await.unwrap().contains("This is no token of this town."));
     }
     let response = log_in(&town, &town.token, "/").await;
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);

@@ -16,3 +16,4 @@ mod shares;
 mod steering;
 mod streams;
 mod support;
+mod tokens;

@@ -6,11 +6,11 @@ use axum::{
     extract::Request,
     middleware::{Next, from_fn},
 };
-use futures_util::StreamExt as _;
 use gastown_worker::{Mode, limits::CLIENT_TOKEN_LIFE};
-use protocol::{ErrorCode, LogId, Seq, Timestamp};
+use protocol::{Command, ErrorCode, LogId, Seq, Timestamp};
 use relay::{
-    auth::{JwtAuthority, Keys, ShareBook, TicketBook},
+    RelayApi as _,
+    auth::{CredentialBook, JwtAuthority, Keys, TicketBook},
     client::{Client, Credentials, Token},
     server::{Relay, RelayConfig, ServeLimits, serve},
 };
@@ -18,12 +18,13 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 use store::{EventStore, MemoryStore, ReadLimit, Record, RetentionPolicy};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use tokio_tungstenite::{connect_async, tungstenite::Message};
+use tokio_tungstenite::connect_async;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     streams::first_frames,
     support::{TestWorker, answer, in_time, link::FakeLink},
+    tokens::{client_token, closed},
 };
 
 #[tokio::test]
@@ -162,23 +163,52 @@ async fn p17_a_relay_elsewhere_knows_which_share_links_count() {
     let share = town.post("/api/towns/main/agents/toast/shares", &json!({})).await;
     let (id, url) = (share.data()["id"].as_str().unwrap(), share.data()["url"].as_str().unwrap());
     let token = url.rsplit('/').next().unwrap();
-    in_time("the relay knows the link", relay.shares.known(&"main".parse().unwrap(), id)).await;
+    in_time("the relay knows the link", relay.book.known(&"main".parse().unwrap(), id)).await;
     let stream = format!("ws://{}/v1/agents/toast/stream?ticket={token}", relay.address);
     let (mut socket, _) = connect_async(stream).await.unwrap();
     assert_eq!(
         town.delete(&format!("/api/towns/main/agents/toast/shares/{id}")).await.status,
         StatusCode::OK
     );
-    let closed = in_time("the stream is closed", async {
-        loop {
-            match socket.next().await {
-                Some(Ok(Message::Close(Some(close)))) => return u16::from(close.code),
-                Some(Ok(_)) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    });
-    assert_eq!(closed.await, 4401);
+    assert_eq!(closed(&mut socket).await, 4401);
+    town.stop().await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn p17_a_user_is_sent_to_a_relay_elsewhere_for_as_much_as_their_token_is_good_for_and_as_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("signing-key");
+    let relay = RemoteRelay::start(&key).await;
+    let mode = Mode::remote(relay.url(), Some(key));
+    let town = TestWorker::start_with(|config| config.with_mode(mode)).await;
+    town.register("toast", false).await;
+    let made = town.post("/api/towns/main/tokens", &json!({ "name": "ann", "scope": "read" })).await;
+    let (id, own) = (made.data()["id"].as_str().unwrap(), made.data()["token"].as_str().unwrap());
+    let copied = in_time("the copy", relay.journal_with("toast")).await;
+    assert!(
+        copied.iter().any(|record| &*record.kind == "town.token.issued"),
+        "it was copied when it was answered"
+    );
+    in_time("the relay knows the token", relay.book.known(&"main".parse().unwrap(), id)).await;
+    let token = client_token(&town, own).await;
+    let client = |token: &str| Client::new(&relay.url(), Credentials::bearer(Token::new(token))).unwrap();
+    let page = async |token: &str| {
+        let page = client(token).page(&log("agent/toast"), None, 10, Duration::ZERO).await;
+        page.map(drop).map_err(|error| error.code())
+    };
+    assert_eq!(page(&token).await, Ok(()));
+    assert_eq!(page(own).await, Err(Some(ErrorCode::Unauthenticated)), "it is the worker's to know");
+    let abort =
+        client(&token).command(&"toast".parse().unwrap(), "c1".parse().unwrap(), Command::Abort).await;
+    assert_eq!(abort.unwrap_err().code(), Some(ErrorCode::Forbidden));
+    let ticket = town.plain(Method::POST, "/api/towns/main/agents/toast/stream-ticket").bearer_auth(own);
+    let ticket = answer(ticket).await;
+    let (mut socket, _) = connect_async(ticket.data()["url"].as_str().unwrap()).await.unwrap();
+
+    assert_eq!(town.delete("/api/towns/main/tokens/ann").await.status, StatusCode::OK);
+    assert_eq!(in_time("the stream is closed", closed(&mut socket)).await, 4401);
+    assert_eq!(page(&token).await, Err(Some(ErrorCode::Unauthenticated)), "its 15 minutes are over");
     town.stop().await;
     relay.stop().await;
 }
@@ -199,7 +229,7 @@ fn memory() -> Arc<dyn EventStore> {
 struct RemoteRelay {
     address: SocketAddr,
     store: Arc<dyn EventStore>,
-    shares: Arc<ShareBook>,
+    book: Arc<CredentialBook>,
     relay: Relay,
     /// Agents whose config it was given.
     configured: watch::Receiver<BTreeSet<String>>,
@@ -215,9 +245,9 @@ impl RemoteRelay {
     /// One where an earlier one was, over what that left.
     async fn start_at(address: SocketAddr, store: Arc<dyn EventStore>, key: &Path) -> Self {
         let tickets = Arc::new(TicketBook::new(protocol::Timestamp::default()));
-        let shares = Arc::new(ShareBook::default());
+        let known = Arc::new(CredentialBook::default());
         let authority =
-            JwtAuthority::new(Keys::load_or_create(key).unwrap(), tickets).with_shares(shares.clone());
+            JwtAuthority::new(Keys::load_or_create(key).unwrap(), tickets).with_book(known.clone());
         let relay = Relay::new(store.clone(), Arc::new(authority), RelayConfig::default());
         let (given, configured) = watch::channel(BTreeSet::new());
         let router = relay.router().layer(from_fn(move |request: Request, next: Next| {
@@ -235,9 +265,9 @@ impl RemoteRelay {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let serve = serve(listener, router, ServeLimits::default(), stop.clone().cancelled_owned());
-        let (book, followed, end) = (shares.clone(), store.clone(), stop.clone());
+        let (book, followed, end) = (known.clone(), store.clone(), stop.clone());
         let task = tokio::spawn(async move { tokio::join!(serve, book.follow(followed, end)).0 });
-        Self { address, store, shares, relay, configured, stop, task }
+        Self { address, store, book: known, relay, configured, stop, task }
     }
 
     /// Waits until it was given the configs of these agents.
