@@ -22,6 +22,18 @@ fn every_feature_that_is_said_to_work_is_shown_by_a_test_that_exists() {
     }
 }
 
+#[test]
+fn every_cell_says_what_is_so_and_not_that_there_is_nothing_to_say() {
+    let text = fs::read_to_string(root().join("docs/agents.md")).expect("the document is there");
+    let rows = rows(&text, "| feature | opencode ");
+    for row in &rows[1..] {
+        assert_eq!(row.len(), rows[0].len(), "{row:?}");
+        for cell in &row[1..] {
+            assert!(["yes", "no", "untested", "as recorded"].contains(cell), "{cell:?} of {:?}", row[0]);
+        }
+    }
+}
+
 /// The agents that a feature works with, by the feature.
 fn features(text: &str) -> BTreeMap<&str, BTreeSet<&str>> {
     let rows = rows(text, "| feature | opencode ");
