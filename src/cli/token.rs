@@ -25,15 +25,15 @@ use super::{
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
-The operator's token opens everything in the town: keep it like a password. Whoever else needs to get in is given a token
-of their own, for as much as they need:
+The operator's token opens everything in the town: keep it like a password. Whoever else is to get
+in is given a token of their own, for as much as they need:
   read    see every agent of the town
   steer   and prompt them, answer them, end their turns
   admin   and do whatever the operator can
 
 Examples:
   gastown token                                    where the operator's token is
-  gastown token create ann --scope read            for a colleague: to sign in with, or as GASTOWN_TOKEN
+  gastown token create ann --scope read            to sign in with, or as GASTOWN_TOKEN
   gastown token create ci --scope steer --expires 30d
   gastown token list
   gastown token revoke ann                         it, and all that it opened, ends at once
