@@ -108,12 +108,15 @@ impl Tail {
         if position < self.start || *epoch != self.epoch {
             return After::Behind;
         }
-        let next = self.segments.partition_point(|segment| segment.last() <= position);
-        match self.segments.get(next) {
-            Some(segment) if next + 1 == self.segments.len() => After::Newest(segment.clone()),
-            Some(segment) => After::Segment(segment.clone()),
-            None => After::Nothing,
+        // Most readers have all but the newest: the others are not looked at for them.
+        let Some(newest) = self.segments.back().filter(|newest| newest.last() > position) else {
+            return After::Nothing;
+        };
+        if self.segments.iter().nth_back(1).is_none_or(|before| before.last() <= position) {
+            return After::Newest(newest.clone());
         }
+        let next = self.segments.partition_point(|segment| segment.last() <= position);
+        After::Segment(self.segments[next].clone())
     }
 
     fn trim(&mut self) {

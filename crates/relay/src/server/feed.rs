@@ -1,7 +1,7 @@
 //! One task per log that somebody reads: it follows the store and feeds the log's hot tail.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
@@ -37,7 +37,7 @@ pub(super) struct Feeds {
     tracker: TaskTracker,
     stopped: CancellationToken,
     viewers_per_log: usize,
-    open: Mutex<BTreeMap<LogId, Weak<Feed>>>,
+    open: Mutex<HashMap<LogId, Weak<Feed>>>,
     history: Mutex<History>,
     admission: Semaphore,
 }

@@ -1,7 +1,7 @@
 //! The wrappers that are connected, what they said of themselves, and the commands on their way to them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -33,7 +33,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 pub(super) struct Links {
     started: Timestamp,
     next_id: AtomicU64,
-    agents: Mutex<BTreeMap<AgentId, Agent>>,
+    agents: Mutex<HashMap<AgentId, Agent>>,
 }
 
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@
 mod conn;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -148,8 +148,8 @@ struct Writer {
     inbox: Arc<Inbox>,
     wake: Arc<Wake>,
     next_id: ViewerId,
-    viewers: BTreeMap<ViewerId, Conn>,
-    logs: BTreeMap<LogId, Watched>,
+    viewers: HashMap<ViewerId, Conn>,
+    logs: HashMap<LogId, Watched>,
     /// Viewers with more to send than one turn.
     catching_up: VecDeque<ViewerId>,
     answers: JoinSet<Answer>,
@@ -175,8 +175,8 @@ impl Writer {
             inbox,
             wake: Arc::default(),
             next_id: 0,
-            viewers: BTreeMap::new(),
-            logs: BTreeMap::new(),
+            viewers: HashMap::new(),
+            logs: HashMap::new(),
             catching_up: VecDeque::new(),
             answers: JoinSet::new(),
             wheel: Wheel::new(clock::instant()),
@@ -287,7 +287,10 @@ impl Writer {
     }
 
     fn drain(&mut self) {
-        for id in self.viewers.keys().copied().collect::<Vec<_>>() {
+        let mut viewers = self.viewers.keys().copied().collect::<Vec<_>>();
+        // In the order in which they came, so that a simulation that is repeated is the same.
+        viewers.sort_unstable();
+        for id in viewers {
             let retry_after_ms = self.relay.retry_after_ms();
             self.serve(id, |conn, _| conn.viewer.handle_drain(retry_after_ms));
         }

@@ -50,9 +50,25 @@ impl Ring {
 
     /// What is here above this position.
     pub(super) fn after(&self, after: Seq) -> impl Iterator<Item = Pending<'_>> {
-        let from = self.slots.partition_point(|slot| slot.stored.record.seq <= after);
-        let alive = self.slots.range(from..).filter(|slot| slot.is_alive);
+        let alive = self.slots.range(self.place_after(after)..).filter(|slot| slot.is_alive);
         alive.map(|Slot { stored, is_damaged, .. }| Pending { stored, is_damaged: *is_damaged })
+    }
+
+    /// The first slot above a position. It is sought from the newest on, in steps that double: most readers are close to
+    /// it, and what is looked at less often is in no cache.
+    fn place_after(&self, after: Seq) -> usize {
+        let is_above = |place: usize| self.slots[place].stored.record.seq > after;
+        let (mut low, mut high, mut step) = (self.slots.len(), self.slots.len(), 1);
+        while low > 0 && is_above(low - 1) {
+            high = low - 1;
+            low = high.saturating_sub(step);
+            step *= 2;
+        }
+        while low < high {
+            let middle = low.midpoint(high);
+            if is_above(middle) { high = middle } else { low = middle + 1 }
+        }
+        low
     }
 
     pub(super) fn push(&mut self, stored: Stored, is_damaged: bool) {
@@ -101,5 +117,33 @@ impl Ring {
             self.dead -= usize::from(!is_alive);
             self.base = stored.record.seq;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Record;
+
+    proptest! {
+        #[test]
+        fn what_is_above_a_position_is_found_wherever_it_begins(steps in prop::collection::vec(1_u64..4, 0..80), after in 0_u64..200) {
+            let mut ring = Ring::starting_at(Seq::ZERO);
+            let mut head = 0;
+            let all: Vec<u64> = steps.iter().map(|step| { head += step; head }).collect();
+            all.iter().for_each(|seq| ring.push(stored(*seq), false));
+            let found: Vec<u64> = ring.after(Seq::new(after)).map(|pending| pending.stored.record.seq.get()).collect();
+            prop_assert_eq!(found, all.into_iter().filter(|seq| *seq > after).collect::<Vec<_>>());
+        }
+    }
+
+    fn stored(seq: u64) -> Stored {
+        let record = Record { seq: Seq::new(seq), kind: Arc::from("x"), key: None, envelope: Bytes::new() };
+        Stored { record, session: None, tombstone: false }
     }
 }
