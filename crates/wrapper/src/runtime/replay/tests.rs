@@ -24,7 +24,9 @@ async fn every_recording_comes_out_event_by_event() {
                     assert_eq!(ended, Ended::Exited { reason: "finished".to_owned(), code: None });
                     break;
                 }
-                other @ (Signal::Alive | Signal::CaughtUp(_) | Signal::CommandFailed { .. }) => panic!("{other:?}"),
+                other @ (Signal::Alive | Signal::CaughtUp(_) | Signal::CommandFailed { .. }) => {
+                    panic!("{other:?}")
+                }
             }
         }
         assert_eq!(expected.next(), None, "{file:?} was not played to its end");
