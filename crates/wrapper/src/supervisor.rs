@@ -185,7 +185,9 @@ impl Supervisor {
     pub(crate) fn died(&mut self, now: Moment, reason: &str) {
         match self.phase {
             Phase::Starting | Phase::Idle | Phase::Active | Phase::Hung => self.rest(now, reason),
-            Phase::Draining { .. } | Phase::Stopping => self.go(Phase::Stopped, reason),
+            // What it left is seen to before it is over.
+            Phase::Draining { .. } => self.go(Phase::Stopping, reason),
+            Phase::Stopping => self.go(Phase::Stopped, reason),
             Phase::Resting { .. } | Phase::Stopped | Phase::Failed => {}
         }
     }

@@ -176,9 +176,16 @@ impl Life {
         self.answering.clear();
         self.state = None;
         self.book.emit(recovery::broken_off(self.book.view(), self.clock.timestamp())).await;
-        let is_meant = self.supervisor.phase() == Phase::Stopping;
+        let phase = self.supervisor.phase();
         match (ended, hangs) {
-            (Ended::Died(Failed { exit_code: code, .. }) | Ended::Exited { code, .. }, _) if is_meant => {
+            (Ended::Died(Failed { exit_code: code, .. }) | Ended::Exited { code, .. }, _)
+                if phase == Phase::Stopping =>
+            {
+                self.part(code).await;
+            }
+            (Ended::Died(failed), _) if matches!(phase, Phase::Draining { .. }) => {
+                let code = failed.exit_code;
+                self.died(failed).await;
                 self.part(code).await;
             }
             (Ended::Died(failed), _) => self.died(failed).await,

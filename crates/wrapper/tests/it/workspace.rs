@@ -106,6 +106,31 @@ async fn an_agent_that_works_is_told_that_it_ends_after_its_turn() {
 }
 
 #[tokio::test]
+async fn p7_what_an_agent_left_that_died_while_it_was_drained_is_committed_before_its_exit_is_told() {
+    let puppet = Puppet::new();
+    let mut world = World::played(&puppet, |options| {
+        let folder = options.dir.parent().unwrap().to_owned();
+        repository(&folder);
+        set(&folder, options);
+    })
+    .await;
+    world.prompt("Work").await;
+    puppet.begins_turn("msg_1").await;
+    world.until(|view| !is_idle(view)).await;
+    std::fs::write(work(&world).join("half"), "half").unwrap();
+    assert!(world.command(&json!({ "type": "stop", "drain": true })).await.ok);
+    puppet.dies().await;
+    assert_eq!(timeout(SOON, &mut world.wrapper.run).await.unwrap().unwrap().unwrap(), Exit::Done);
+    assert_eq!(git(&remote(&world), &["show", "gt/a1/app-1:half"]), "half");
+    let mut kinds = world.relay.kinds();
+    // What it was told of its end is lost with it.
+    kinds.retain(|kind| kind != "session.error");
+    let expected =
+        ["agent.failed", "wrapper.auto_commit.started", "wrapper.auto_commit.completed", "agent.exited"];
+    assert_eq!(kinds[kinds.len() - 4..], expected);
+}
+
+#[tokio::test]
 async fn a_retry_goes_on_with_the_tree_as_it_is() {
     let mut world = world(|_| {}).await;
     world.until(is_idle).await;
