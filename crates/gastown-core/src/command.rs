@@ -37,7 +37,6 @@ impl Request {
 /// What may be asked of a town.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "it is carried out at once: none is kept")]
 pub enum Command {
     /// Make an agent.
     Register {

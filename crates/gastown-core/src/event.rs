@@ -33,7 +33,6 @@ pub struct By {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "change")]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "it is folded at once: none is kept")]
 pub enum Change {
     /// There is a new agent.
     #[serde(rename = "town.agent.registered")]

@@ -61,9 +61,10 @@ pub(super) async fn log_in(State(worker): State<Worker>, request: Request) -> Re
         Ok(holder) => Ok(let_in(&worker, holder, next).await),
         Err(error) => {
             worker.login_failed(address);
-            let words = match error {
-                AuthError::Revoked => "This token was revoked, or it has expired.",
-                _ => "This is no token of this town.",
+            let words = if error == AuthError::Revoked {
+                "This token was revoked, or it has expired."
+            } else {
+                "This is no token of this town."
             };
             Err(with_status(dashboard::login_page(&worker, Some(words), next), StatusCode::UNAUTHORIZED))
         }
