@@ -33,6 +33,8 @@ async fn a_prompt_is_answered_in_a_turn_of_its_own() {
     agent.prompt("say hello there").await;
     agent.turn_over().await;
     assert_eq!(agent.said(), ["say hello there", "hello there"]);
+    let finish = agent.parts().pop().unwrap();
+    assert_eq!((&finish["tokens"]["input"], &finish["tokens"]["output"]), (&json!(5), &json!(7)));
     agent.running.control.stop().await;
     assert_eq!(agent.end().await, Ended::Exited { reason: "stopped".to_owned(), code: Some(128 + 15) });
 }
@@ -178,6 +180,51 @@ async fn a_model_is_chosen_before_the_prompt_is_given() {
     assert_eq!(agent.said().last().unwrap(), "fake/large");
     let unknown = agent.command(with_model("huge")).await.unwrap_err();
     assert!(unknown.to_string().contains("the model fake/huge"), "{unknown}");
+}
+
+#[tokio::test]
+async fn a_prompt_whose_model_the_agent_refuses_is_not_given() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.command(with_model("gone")).await.unwrap();
+    assert!(agent.until("session.error").await["error"]["data"]["message"] == "it is gone");
+    assert_eq!(agent.turn_over().await, "error");
+    assert_eq!(agent.said(), ["model"]);
+}
+
+#[tokio::test]
+async fn another_sessions_words_and_answers_to_nothing_are_passed_over() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("strange").await;
+    assert_eq!(agent.turn_over().await, "completed");
+    assert_eq!(agent.said(), ["strange", "mine"]);
+}
+
+#[tokio::test]
+async fn what_is_said_after_a_turn_is_whole_once_nothing_more_comes() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("later").await;
+    agent.turn_over().await;
+    while agent.parts().pop().unwrap()["type"] != "text" {
+        agent.next().await;
+    }
+    while agent.parts().pop().unwrap()["type"] != "step-finish" {
+        agent.next().await;
+    }
+    assert_eq!(agent.said().last().unwrap(), "by the way");
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_killed_keeps_what_it_wrote_and_says_how_it_ended() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("kill").await;
+    agent.turn_over().await;
+    let said: Value = serde_json::from_str(agent.said().last().unwrap()).unwrap();
+    let status = json!({ "exitCode": 128 + 15, "signal": "15" });
+    assert_eq!(said, json!([status, { "output": "said\n", "truncated": false, "exitStatus": status }]));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use gastown_wrapper::{
     outbox::{Outbox, OutboxLimits},
 };
 use protocol::{
-    CloseCode, Command, CommandResult, NewEvent, Seq, Timestamp,
+    CloseCode, Command, CommandResult, ErrorCode, NewEvent, Seq, Timestamp,
     codec::Frame as _,
     frame::{FromWrapper, IngestLimits, RuntimeInfo, ToWrapper},
 };
@@ -122,6 +122,33 @@ async fn a_command_goes_to_the_wrapper_once_and_is_answered_twice() {
 }
 
 #[tokio::test]
+async fn commands_that_nobody_takes_are_refused() {
+    let relay = Relay::listen().await;
+    let _wrapper = Wrapper::start(&relay);
+    let mut peer = relay.welcome(0).await;
+    for number in 0..=64 {
+        peer.say(&command(&format!("c{number}"))).await;
+    }
+    let Some(FromWrapper::Result { id, ok, error, .. }) = peer.hear().await else {
+        panic!("a result was expected")
+    };
+    assert_eq!((id.as_str(), ok, error.unwrap().code), ("c64", false, ErrorCode::RateLimited));
+}
+
+#[tokio::test]
+async fn a_frame_that_is_not_understood_is_passed_over_and_one_that_is_too_long_is_not() {
+    let relay = Relay::listen().await;
+    let mut wrapper = Wrapper::start(&relay);
+    let mut peer = relay.welcome(0).await;
+    peer.socket.send(Message::text("{")).await.unwrap();
+    peer.say(&command("c1")).await;
+    assert!(wrapper.link.commands.recv().await.is_some(), "the link goes on");
+    // The wrapper may close before it has read all of it.
+    let _ = peer.socket.send(Message::text("x".repeat(ToWrapper::MAX_BYTES + 1))).await;
+    let _next = relay.welcome(0).await;
+}
+
+#[tokio::test]
 async fn a_link_that_is_closed_says_bye() {
     let relay = Relay::listen().await;
     let wrapper = Wrapper::start(&relay);
@@ -164,7 +191,7 @@ impl Wrapper {
 
     async fn push_and_flush(&self) -> bool {
         self.push(1..=1).await;
-        self.link.handle().flush(SOON).await
+        timeout(SOON, self.link.handle().flush(10 * SOON)).await.expect("that it is over is known at once")
     }
 
     async fn reaches(&self, is_it: impl FnMut(&LinkState) -> bool) -> LinkState {

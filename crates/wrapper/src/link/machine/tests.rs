@@ -167,6 +167,71 @@ fn p6_superseded_is_final_by_frame_and_by_close_code() {
 }
 
 #[test]
+fn p6_superseded_is_final_before_the_greeting_too() {
+    let mut link = Harness::new("");
+    assert!(link.connects());
+    link.machine.handle_connected(link.now);
+    link.frame(ToWrapper::Superseded);
+    assert_eq!(link.machine.state(), LinkState::Superseded);
+}
+
+#[test]
+fn what_the_relay_said_last_is_done_though_the_link_is_cut_at_once() {
+    let mut link = Harness::new("sss");
+    link.open(0);
+    let with_config = ToWrapper::Command {
+        id: "c1".parse().unwrap(),
+        command: Command::Ping,
+        config: Some(config("high")),
+    };
+    for frame in [ack(1), with_config, nack(2, ErrorCode::TooLarge, None)] {
+        link.machine.handle_frame(link.now, frame);
+    }
+    link.cut(None);
+    assert_eq!(
+        (link.ledger.acked(), &link.delivered[..]),
+        (1, &["config high".to_owned(), "c1".to_owned()][..])
+    );
+    link.pass(2_000);
+    link.open(1);
+    assert_eq!(link.said.last().unwrap(), "append 2..3 naming 2..2");
+}
+
+#[test]
+fn what_was_refused_is_no_part_of_the_window() {
+    let mut link = Harness::new("sss");
+    link.limits = IngestLimits { window: 3, ..IngestLimits::default() };
+    link.open(0);
+    link.frame(nack(1, ErrorCode::Internal, Some(700)));
+    link.pass(700);
+    assert_eq!(link.said[1..], ["append 1..3", "append 1..3"]);
+}
+
+#[test]
+fn what_was_being_read_when_the_relay_refused_is_read_again() {
+    let mut link = Harness::new("ss");
+    link.open(0);
+    link.ledger.push(Kind::State, Timestamp::from_unix_ms(0), 500, Some(()));
+    link.machine.handle_progress(Progress { next: 4, acked: 0, ..Progress::default() });
+    assert!(matches!(link.machine.poll(link.now), Some(Action::Read { after: 2, .. })));
+    link.machine.handle_frame(link.now, nack(1, ErrorCode::Internal, Some(700)));
+    let events = vec![NewEvent::of(Timestamp::from_unix_ms(0), "todo.updated", &3).unwrap()];
+    link.machine.handle_read(link.now, Some(Batch { first: 3, events, bytes: 500 }));
+    link.pass(700);
+    assert_eq!(link.said[1..], ["append 1..2", "append 1..3"]);
+}
+
+#[test]
+fn a_relay_that_goes_down_and_does_not_close_is_left_when_it_said() {
+    let mut link = Harness::new("");
+    link.open(0);
+    link.frame(ToWrapper::Draining { retry_after_ms: 4_000 });
+    link.pass(4_000);
+    assert_eq!(link.said.last().unwrap(), "close 1000");
+    assert!(link.connects());
+}
+
+#[test]
 fn a_relay_that_goes_down_is_come_back_to_when_it_says() {
     let mut link = Harness::new("");
     link.open(0);
@@ -197,10 +262,15 @@ fn a_relay_that_does_nothing_but_refuse_for_a_minute_means_it() {
 
 #[test]
 fn refusals_that_something_else_came_between_are_no_verdict() {
-    let service: [fn(&mut Harness); 3] = [
-        // No relay, another one's word, and an ack.
+    let service: [fn(&mut Harness); 4] = [
+        // No relay, another one's word, a link that held, and an ack.
         |link| link.cut(None),
         |link| link.cut(Some(CloseCode::INTERNAL)),
+        |link| {
+            link.open(0);
+            link.pass(10_000);
+            link.cut(Some(CloseCode::UNAUTHENTICATED));
+        },
         |link| {
             let acked = link.ledger.acked();
             link.open(acked);

@@ -101,6 +101,19 @@ mod tests {
     }
 
     #[test]
+    fn a_recording_and_a_file_go_with_their_content_to_an_agent_that_takes_them() {
+        let can = PromptCapabilities { image: false, audio: true, embedded: true };
+        let file =
+            |mime: &str| json!({ "mime": mime, "filename": "a", "url": format!("data:{mime};base64,AAAA") });
+        let audio = json!({ "type": "audio", "mimeType": "audio/wav", "data": "AAAA" });
+        assert_eq!(block(&file("audio/wav"), can), audio);
+        let resource = json!({ "uri": "attachment:///a", "mimeType": "text/csv", "blob": "AAAA" });
+        assert_eq!(block(&file("text/csv"), can), json!({ "type": "resource", "resource": resource }));
+        let odd = block(&json!({ "type": "agent", "name": "plan" }), can);
+        assert_eq!(odd["text"], r#"{"name":"plan","type":"agent"}"#, "what is neither says itself");
+    }
+
+    #[test]
     fn a_file_that_is_somewhere_goes_as_a_link() {
         let part = json!({ "type": "file", "mime": "text/plain", "filename": "a", "url": "file:///w/a" });
         let link = block(&part, PromptCapabilities { embedded: true, ..PromptCapabilities::default() });

@@ -159,6 +159,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_large_is_neither_read_nor_written() {
+        let (_keep, folder) = folder();
+        for (bytes, taken) in [(FILE, true), (FILE + 1, false)] {
+            File::create(folder.join("large")).unwrap().set_len(bytes).unwrap();
+            assert_eq!(super::read(&folder, &json!({ "path": "large" })).is_ok(), taken);
+            let content = "x".repeat(usize::try_from(bytes).unwrap());
+            assert_eq!(super::write(&folder, &json!({ "path": "new", "content": content })).is_ok(), taken);
+        }
+    }
+
+    #[test]
     fn a_fifo_a_socket_and_a_folder_are_refused_at_once() {
         let (_keep, folder) = folder();
         mkfifoat(CWD, folder.join("fifo"), Mode::RUSR | Mode::WUSR).unwrap();

@@ -196,3 +196,40 @@ fn refused(error: &RpcError, agent: &Value) -> String {
         ways.filter_map(|way| way["description"].as_str().or_else(|| way["name"].as_str())).collect();
     format!("somebody has to log in to it first ({}): {}", error.reason(), ways.join("; or "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_chosen_by_either_name_wherever_the_agent_lists_its_models() {
+        let options = json!([{ "value": "p/large" }, { "name": "more", "options": [{ "value": "small" }] }]);
+        let option = json!({ "id": "m", "category": "model", "currentValue": "p/large", "options": options });
+        let listed = json!({ "currentModelId": "p/large", "availableModels": [{ "modelId": "p/large" }, { "modelId": "small" }] });
+        for (answer, method, named) in [
+            (json!({ "configOptions": [option] }), "session/set_config_option", "value"),
+            (json!({ "models": listed }), "session/set_model", "modelId"),
+        ] {
+            let settings = Settings { answer, commands: Vec::new() };
+            assert_eq!(settings.model(), Some("p/large"), "{method}");
+            for (model, id) in [("large", "p/large"), ("small", "small")] {
+                let (chosen, params) = settings.choose_model("s", "p", model).expect("it is offered");
+                assert_eq!((chosen, &params[named]), (method, &json!(id)));
+            }
+            assert_eq!(settings.choose_model("s", "p", "huge"), None);
+        }
+    }
+
+    #[test]
+    fn what_can_be_chosen_is_what_the_agent_said_last() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.choose_mode("s", "plan"), None);
+        let option = json!({ "id": "mode", "options": [{ "value": "plan" }] });
+        settings.update(&json!({ "sessionUpdate": "config_option_update", "configOptions": [option] }));
+        assert!(settings.choose_mode("s", "plan").is_some());
+        let commands = json!([{ "name": "init" }]);
+        settings
+            .update(&json!({ "sessionUpdate": "available_commands_update", "availableCommands": commands }));
+        assert_eq!(settings.commands, ["init"]);
+    }
+}

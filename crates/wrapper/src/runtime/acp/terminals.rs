@@ -293,3 +293,71 @@ async fn follow(mut stdout: ChildStdout, id: String, news: mpsc::Sender<News>) -
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_written_is_shown_150_ms_later_with_what_came_since() {
+        let (_folder, mut terminals) = terminals();
+        let id = open(&mut terminals, &json!({ "command": "make" }));
+        assert_eq!(terminals.due(), None);
+        let due = Instant::now() + Duration::from_millis(150);
+        terminals.wrote(&id, b"one ");
+        tokio::time::advance(Duration::from_millis(100)).await;
+        terminals.wrote(&id, b"two");
+        assert_eq!(terminals.due(), Some(due), "counted from the first");
+        assert_eq!(terminals.unseen(), [(id, "one two".to_owned())]);
+        assert_eq!((terminals.due(), terminals.unseen()), (None, vec![]));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_an_output_is_kept_within_its_limit_from_a_character_on() {
+        let (_folder, mut terminals) = terminals();
+        let id = open(&mut terminals, &json!({ "command": "make", "outputByteLimit": 6 }));
+        for (written, output, truncated) in [("ééé", "ééé", false), ("end", "éend", true)] {
+            terminals.wrote(&id, written.as_bytes());
+            let said = terminals.output(&json!({ "terminalId": id })).unwrap();
+            assert_eq!((&said["output"], &said["truncated"]), (&json!(output), &json!(truncated)));
+        }
+        let unlimited = open(&mut terminals, &json!({ "command": "make", "outputByteLimit": u32::MAX }));
+        terminals.wrote(&unlimited, &vec![b'x'; OUTPUT + 1]);
+        assert_eq!(terminals.text(&unlimited).unwrap().len(), OUTPUT);
+    }
+
+    #[tokio::test]
+    async fn there_are_so_many_terminals_and_no_more_until_one_is_released() {
+        let (_folder, mut terminals) = terminals();
+        let first = open(&mut terminals, &json!({ "command": "make" }));
+        for _ in 1..TERMINALS {
+            open(&mut terminals, &json!({ "command": "make" }));
+        }
+        let refused = terminals.create(&json!({ "command": "make" })).unwrap_err();
+        assert_eq!(refused.message, "32 terminals are open already");
+        terminals.ended(&first);
+        terminals.release(&json!({ "terminalId": first })).unwrap();
+        open(&mut terminals, &json!({ "command": "make" }));
+    }
+
+    #[tokio::test]
+    async fn a_terminal_is_in_the_work_folder() {
+        let (_folder, mut terminals) = terminals();
+        let refused = terminals.create(&json!({ "command": "make", "cwd": "/" })).unwrap_err();
+        assert!(refused.message.contains("is not in the work folder"), "{refused}");
+    }
+
+    fn open(terminals: &mut Terminals, params: &Value) -> String {
+        terminals.create(params).unwrap()["terminalId"].as_str().unwrap().to_owned()
+    }
+
+    /// Terminals whose commands end at once and say nothing.
+    fn terminals() -> (TempDir, Terminals) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap();
+        let terminals = Terminals::new(vec!["true".into()], &path, Vec::new(), mpsc::channel(64).0);
+        (folder, terminals)
+    }
+}

@@ -94,6 +94,19 @@ def perform(words):
                 say("x")
         receive()
         return "cancelled"
+    elif verb == "strange":
+        # An update of another session, and an answer to what nobody asked.
+        update_kind = {"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "not yours"}}
+        send({"method": "session/update", "params": {"sessionId": "ses_other", "update": update_kind}})
+        send({"id": 99, "result": {"stopReason": "refusal"}})
+        say("mine")
+    elif verb == "kill":
+        terminal = ask("terminal/create", {"command": "echo $WORD; sleep 1000", "env": [{"name": "WORD", "value": "said"}]})["terminalId"]
+        while "said" not in ask("terminal/output", {"terminalId": terminal})["output"]:
+            pass
+        ask("terminal/kill", {"terminalId": terminal})
+        status = ask("terminal/wait_for_exit", {"terminalId": terminal})
+        say(json.dumps([status, ask("terminal/output", {"terminalId": terminal})]))
     elif verb == "noise":
         print("npm warn something\n\n{not json", flush=True)
         say("after the noise")
@@ -141,14 +154,16 @@ def main():
             update("available_commands_update", availableCommands=[{"name": "review", "description": "look"}])
             option = {"id": "m", "category": "model", "type": "select", "currentValue": "fake/small",
                       "options": [{"value": "fake/small", "name": "S"}, {"value": "fake/large", "name": "L"},
-                                  {"value": "fake/slow", "name": "never there"}]}
+                                  {"value": "fake/slow", "name": "never there"}, {"value": "fake/gone", "name": "refused"}]}
             servers = params["mcpServers"]
             modes = {"currentModeId": "build", "availableModes": [{"id": "build", "name": "B"}, {"id": "plan", "name": "P"}]}
             result = {"configOptions": [option], "modes": modes}
             send({"id": number, "result": result if method == "session/load" else {"sessionId": SESSION, **result}})
         elif method == "session/set_config_option":
             model = params["value"]
-            if model != "fake/slow":
+            if model == "fake/gone":
+                send({"id": number, "error": {"code": -32603, "message": "it is gone"}})
+            elif model != "fake/slow":
                 send({"id": number, "result": {}})
         elif method == "session/set_mode":
             mode = params["modeId"]
@@ -164,7 +179,10 @@ def main():
                 reason = "end_turn"
             else:
                 reason = perform(text.split())
-            send({"id": number, "result": {"stopReason": reason}})
+            usage = {"inputTokens": 5, "outputTokens": 7}
+            send({"id": number, "result": {"stopReason": reason, "usage": usage}})
+            if text == "later":
+                say("by the way")
             if text == "background":
                 permission()
         elif number is not None and method:

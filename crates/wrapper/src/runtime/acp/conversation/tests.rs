@@ -436,6 +436,71 @@ fn an_agent_that_counts_no_tokens_of_a_turn_says_what_fills_its_context() {
 }
 
 #[test]
+fn each_reason_to_stop_closes_the_turn_as_what_it_is() {
+    for (stopped, closed, finish) in [
+        ("end_turn", "completed", json!("stop")),
+        ("max_tokens", "completed", json!("length")),
+        ("max_turn_requests", "error", json!("length")),
+        ("refusal", "error", json!("content-filter")),
+        ("cancelled", "interrupted", Value::Null),
+    ] {
+        let mut talk = Talk::begin();
+        talk.prompt("hi");
+        talk.finish(stopped);
+        assert_eq!(talk.closed(), [closed], "{stopped}");
+        let info: Value = serde_json::from_str(&talk.last("message.updated")).unwrap();
+        assert_eq!(info["info"]["finish"], finish, "{stopped}");
+    }
+    let mut talk = Talk::begin();
+    talk.prompt("hi");
+    let now = talk.tick();
+    talk.conversation.cancel(now);
+    talk.conversation.finished(now, Err(RpcError::new(-32603, "aborted")));
+    talk.take();
+    assert_eq!(talk.closed(), ["interrupted"], "an agent that answers an abort with an error");
+}
+
+#[test]
+fn a_permission_is_answered_with_what_comes_nearest_to_it() {
+    for (reply, offered, chosen) in [
+        (PermissionReply::Once, &["allow_always", "reject_once"][..], Some("allow_always")),
+        (PermissionReply::Always, &["allow_once", "reject_once"], Some("allow_once")),
+        (PermissionReply::Reject, &["allow_once", "reject_always"], Some("reject_always")),
+        (PermissionReply::Reject, &["allow_once"], None),
+    ] {
+        let options: Vec<Value> =
+            offered.iter().map(|kind| json!({ "kind": kind, "optionId": kind })).collect();
+        let outcome = Ask::new(json!(7), &json!({ "options": options })).answered(reply);
+        assert_eq!(outcome.result["outcome"]["optionId"].as_str(), chosen, "{reply:?} of {offered:?}");
+    }
+}
+
+#[test]
+fn a_session_has_the_title_and_the_mode_that_the_agent_says() {
+    let mut talk = Talk::begin();
+    talk.update(&json!({ "sessionUpdate": "session_info_update", "title": "A fix" }));
+    talk.update(&json!({ "sessionUpdate": "current_mode_update", "currentModeId": "plan" }));
+    let session: Value = serde_json::from_str(&talk.last("session.updated")).unwrap();
+    assert_eq!(session["info"]["title"], "A fix");
+    talk.prompt("hi");
+    let info: Value = serde_json::from_str(&talk.last("message.updated")).unwrap();
+    assert_eq!(info["info"]["agent"], "plan");
+}
+
+#[test]
+fn instructions_go_before_what_the_user_says_who_is_not_shown_them() {
+    let mut talk = Talk::begin();
+    let (text, system) = (Some("hi".to_owned()), Some("be brief".to_owned()));
+    let prompt = Prompt { text, system, ..Prompt::default() };
+    let now = talk.tick();
+    let (_, give) = talk.conversation.prompt(now, &prompt, PromptCapabilities::default());
+    talk.take();
+    let text = |text: &str| json!({ "type": "text", "text": text });
+    assert_eq!(give.unwrap().content, [text("be brief"), text("hi")]);
+    assert_eq!(talk.said(), ["hi"]);
+}
+
+#[test]
 fn what_is_not_known_is_passed_on_whole() {
     let mut talk = Talk::begin();
     talk.update(&json!({ "sessionUpdate": "hologram", "shape": [1, 2] }));
