@@ -6,19 +6,25 @@ mod summary;
 
 use protocol::{
     NewEvent, RawData, Timestamp,
+    agent::AfterTurnFailed,
     model::{PartBody, Role, ToolState},
-    view::{Ask, MessageView, PartView, PendingAsk, SessionView},
+    view::{Ask, MessageView, NoticeBody, PartView, PendingAsk, SessionView},
 };
 use serde_json::{Map, Value, json};
 
 pub(crate) use catch_up::{Known, catch_up, is_answered, is_idle, is_told};
 pub(crate) use summary::summary;
 
+/// What is said of work after a turn that its wrapper did not outlive.
+const GIVEN_UP: &str =
+    "the wrapper ended before this did: how far it came is not known, and the next turn's takes up the rest";
+
 /// The events that close what the death of an agent server left open, in the order of §3: texts whole, tools as errors, their
-/// messages as complete, asks as cancelled, sessions as idle.
+/// messages as complete, asks as cancelled, then the work after a turn as failed, sessions as idle.
 pub(crate) fn broken_off(view: &SessionView, time: Timestamp) -> Vec<NewEvent> {
     let mut events = unfinished(view, time, |_, _| true);
     events.append(&mut cancelled_asks(view, time));
+    events.append(&mut given_up(view, time));
     for session in view.sessions() {
         if session.is_turn_open() || session.status().is_busy() {
             events.push(idle_status(session.id(), time));
@@ -34,7 +40,22 @@ pub(crate) fn left_open(view: &SessionView, before: &SessionView, time: Timestam
     let mut events = unfinished(view, time, |_, message| before.message(message.id()).is_some());
     let left = view.pending().into_iter().filter(|ask| before.ask(&ask.key()).is_some());
     events.extend(left.map(|ask| cancelled(ask, time)));
+    events.append(&mut given_up(before, time));
     events
+}
+
+/// The events that close work after a turn that was begun and whose end was never told (§10).
+fn given_up(view: &SessionView, time: Timestamp) -> Vec<NewEvent> {
+    let is_open = |begun: fn(&NoticeBody) -> bool| {
+        let newest = view.notices().iter().rfind(|notice| begun(&notice.body));
+        newest.is_some_and(|notice| view.end_of(notice).is_none())
+    };
+    let data = AfterTurnFailed { message: GIVEN_UP.to_owned() };
+    let failed = |kind: &str| NewEvent::of(time, kind, &data).expect("a text serialises");
+    let commit = is_open(|body| matches!(body, NoticeBody::AutoCommitStarted(_)));
+    let condense = is_open(|body| matches!(body, NoticeBody::CondenseStarted));
+    let kinds = [(commit, "wrapper.auto_commit.failed"), (condense, "wrapper.condense.failed")];
+    kinds.into_iter().filter(|(is_open, _)| *is_open).map(|(_, kind)| failed(kind)).collect()
 }
 
 /// The events that close what is unfinished of these messages, each named with its session: texts whole, tools as errors, then the

@@ -33,6 +33,25 @@ fn what_is_broken_off_comes_in_the_order_of_the_document() {
 }
 
 #[test]
+fn work_after_a_turn_whose_wrapper_died_has_failed_before_the_turn_is_over() {
+    let started = |kind: &str| NewEvent::of(now(), kind, &json!({ "branch": "topic", "paths": 1 })).unwrap();
+    for (begun, failed) in [
+        ("wrapper.auto_commit.started", "wrapper.auto_commit.failed"),
+        ("wrapper.condense.started", "wrapper.condense.failed"),
+    ] {
+        let view = with(in_the_middle_of_a_turn(), vec![started(begun)]);
+        let events = broken_off(&view, now());
+        let kinds: Vec<&str> = events.iter().map(|event| &*event.kind).collect();
+        assert!(kinds.ends_with(&[failed, "session.status", "session.idle"]), "{kinds:?}");
+        assert!(left_open(&view, &view, now()).iter().any(|event| &*event.kind == failed));
+        let closed = with(view.clone(), events);
+        assert_eq!(broken_off(&closed, now()), []);
+        let begins = with(closed.clone(), vec![started(begun)]);
+        assert_eq!(left_open(&begins, &closed, now()), [], "this run's own goes on");
+    }
+}
+
+#[test]
 fn nothing_is_open_once_it_was_set_right() {
     let view = in_the_middle_of_a_turn();
     let view = with(view.clone(), broken_off(&view, now()));
