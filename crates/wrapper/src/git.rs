@@ -4,6 +4,7 @@
 //! this wrapper; nobody is asked for a password; variables of this process that would lead `git` elsewhere, or that hold a
 //! credential, do not reach it. What this does not do: it decides nothing, and knows no repository by itself.
 
+mod lock;
 mod status;
 
 use std::{

@@ -95,9 +95,10 @@ impl CommitJob {
     }
 
     async fn stage(&self) -> Result<(), GitError> {
-        let mut arguments = vec!["add".to_owned(), "--all".to_owned(), "--".to_owned()];
-        arguments.extend(self.pathspec());
-        self.git.run(LOCAL, &arguments).await.map(drop)
+        let pathspec = self.pathspec();
+        let arguments: Vec<&str> =
+            ["add", "--all", "--"].into_iter().chain(pathspec.iter().map(String::as_str)).collect();
+        self.git.run_past_lock(LOCAL, &arguments).await.map(drop)
     }
 
     /// All of the work tree but for what is the wrapper's own.
@@ -124,14 +125,14 @@ impl CommitJob {
         let arguments = ["commit", "--quiet", "--cleanup=whitespace", message.as_str()];
         if self.wip {
             // Half of a work passes no checks, and there is no time for them.
-            return git.without_hooks().run(LOCAL, &arguments).await.map(|_| None);
+            return git.without_hooks().run_past_lock(LOCAL, &arguments).await.map(|_| None);
         }
-        let Err(error) = git.run(self.hook_limit, &arguments).await else { return Ok(None) };
+        let Err(error) = git.run_past_lock(self.hook_limit, &arguments).await else { return Ok(None) };
         // Hooks that set files right fail as well, and what they changed belongs to the commit.
         self.stage().await?;
         let [commit, rest @ ..] = arguments;
         let arguments: Vec<&str> = [commit, "--no-verify"].into_iter().chain(rest).collect();
-        git.without_hooks().run(LOCAL, &arguments).await?;
+        git.without_hooks().run_past_lock(LOCAL, &arguments).await?;
         Ok(Some(error.to_string()))
     }
 

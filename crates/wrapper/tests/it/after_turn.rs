@@ -3,11 +3,11 @@
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use gastown_wrapper::{Exit, ShutdownLevel};
-use protocol::agent::{AutoCommitCompleted, NotPushed, SkipReason, Skipped};
+use protocol::agent::{AfterTurnFailed, AutoCommitCompleted, NotPushed, SkipReason, Skipped};
 use serde_json::{Value, json};
 
 use super::wrapper::{World, is_idle};
@@ -109,6 +109,37 @@ async fn p16_an_end_in_the_middle_of_a_hook_tells_the_outcome_before_the_exit() 
     assert_eq!(said.kinds, expected);
     gone(&pid).await;
     assert_eq!(git(&work, &["log", "--format=%s"]), "begin", "nothing was committed");
+}
+
+#[tokio::test]
+async fn p7_locks_that_a_killed_git_left_do_not_stop_the_commit() {
+    let mut world = world(|_| {}).await;
+    let work = world.folder.path().join("work");
+    std::fs::write(work.join(".git/index.lock"), "").unwrap();
+    std::fs::write(work.join(".git/HEAD.lock"), "").unwrap();
+    turn(&mut world, "go").await;
+    let completed: AutoCommitCompleted = after(&world).data("wrapper.auto_commit.completed");
+    assert_eq!((completed.hooks_skipped, completed.pushed), (None, true));
+    assert!(lines(&work).is_empty(), "all of it is in the commit");
+    world.wrapper.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lock_is_left_alone_while_a_git_runs_in_the_work_tree() {
+    let mut world = world(|_| {}).await;
+    let work = world.folder.path().join("work");
+    let lock = work.join(".git/index.lock");
+    std::fs::write(&lock, "").unwrap();
+    let mut theirs = Command::new("git");
+    theirs.args(["hash-object", "--stdin"]).current_dir(&work).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut theirs = theirs.spawn().unwrap();
+    turn(&mut world, "go").await;
+    let failed: AfterTurnFailed = after(&world).data("wrapper.auto_commit.failed");
+    assert!(failed.message.contains("index.lock"), "{}", failed.message);
+    assert!(lock.exists(), "it may be theirs");
+    drop(theirs.stdin.take());
+    theirs.wait().unwrap();
+    world.wrapper.end().await.unwrap();
 }
 
 #[tokio::test]
