@@ -24,9 +24,13 @@ const GIVEN_UP: &str =
 pub(crate) fn broken_off(view: &SessionView, time: Timestamp) -> Vec<NewEvent> {
     let mut events = unfinished(view, time, |_, _| true);
     events.append(&mut cancelled_asks(view, time));
-    events.append(&mut given_up(view, time));
+    let mut given_up = given_up(view, time);
+    // The event that closes the turn waited for that work; its status may have been told before.
+    let closes_root = !given_up.is_empty();
+    events.append(&mut given_up);
     for session in view.sessions() {
-        if session.is_turn_open() || session.status().is_busy() {
+        let waits = closes_root && session.parent_id().is_none();
+        if waits || session.is_turn_open() || session.status().is_busy() {
             events.push(idle_status(session.id(), time));
             events.push(event(time, "session.idle", session.id(), &json!({ "sessionID": session.id() })));
         }
