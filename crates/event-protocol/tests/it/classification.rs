@@ -65,6 +65,19 @@ fn every_row_of_the_classifier_is_in_the_document() {
     assert_eq!(classified, documented);
 }
 
+#[test]
+fn every_event_of_gastowns_own_has_a_row() {
+    let document = include_str!("../../../../docs/protocol.md");
+    let section = document.split("### §3.1").nth(1).expect("the document has this section");
+    let rows =
+        section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let first_cells = rows.filter_map(|line| line.split('|').nth(1));
+    let types: Vec<&str> = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(types.len() > 15, "the table was found: {types:?}");
+    let unnamed: Vec<&&str> = types.iter().filter(|kind| !Class::is_named(kind)).collect();
+    assert!(unnamed.is_empty(), "{unnamed:?}");
+}
+
 /// The rows of §3 of the document, one per type: type, class, key for the payload below, effect.
 fn rows_of(document: &str) -> Vec<(String, String, Option<String>, String)> {
     let table = document.split("<!-- table of types -->").nth(1).expect("the document marks its table");
