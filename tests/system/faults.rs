@@ -3,12 +3,14 @@
 //!
 //! Faults of one scene share a town and an agent, so that one fault's leftovers would be the next one's trouble.
 
+mod committing;
 mod disks;
 mod ends;
 mod hangs;
 mod kills;
 mod models;
 mod starts;
+mod states;
 mod tried;
 
 use std::{fmt::Write as _, time::Duration};

@@ -348,7 +348,7 @@ fn begin_repository(folder: &Path) {
 }
 
 /// What `git` says in this folder.
-fn git(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn git(folder: &Path, arguments: &[&str]) -> String {
     let settings = ["user.name=Gastown", "user.email=gastown@localhost", "init.defaultBranch=main"];
     let output = std::process::Command::new("git")
         .args(settings.iter().flat_map(|setting| ["-c", setting]))

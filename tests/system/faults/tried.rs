@@ -48,7 +48,7 @@ impl Tried {
             "#!/bin/sh\n[ -f '{0}.before' ] && . '{0}.before'\nexec '{binary}' \"$@\"\n",
             launcher.display()
         );
-        write_program(&launcher, &script);
+        put_program(&launcher, &script);
         let processes = Processes::of_home(home.path());
         let place = Place {
             runtime: json!({ "kind": server.runtime(), "agent_bin": launcher }),
@@ -134,8 +134,9 @@ impl Tried {
         std::fs::rename(from, to).expect("the launcher is there");
     }
 
-    pub(super) async fn request_stop(&self) {
-        let body = json!({ "drain": false });
+    /// Has the town end it; `drain` leaves it the turn that runs.
+    pub(super) async fn request_end(&self, drain: bool) {
+        let body = json!({ "drain": drain });
         self.agent.gastown.api("POST", &format!("/agents/{}/stop", self.agent.id), Some(body)).await;
     }
 
@@ -145,7 +146,7 @@ impl Tried {
 
     /// Stops the agent, and sees that nothing of it is left.
     pub(super) async fn stop(&mut self) {
-        self.request_stop().await;
+        self.request_end(false).await;
         self.until_stopped().await;
         self.processes.settle(NO_AGENT).await;
     }
@@ -170,6 +171,17 @@ impl Tried {
     /// Waits until the relay has the agent's wrapper again.
     pub(super) async fn wrapper_is_back(&self) {
         wrapper_is_back(&self.agent.gastown.client(), log_of(&self.agent.id)).await;
+    }
+
+    /// Waits until the relay knows the agent's wrapper in this state.
+    pub(super) async fn until_wrapper_is(&self, state: &str) {
+        let path = format!("/agents/{}", self.agent.id);
+        let is_so = async {
+            while self.agent.gastown.api("GET", &path, None).await["presence"]["state"] != *state {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, is_so).await.unwrap_or_else(|_| panic!("the wrapper is not {state}"));
     }
 
     /// The generation of the newest wrapper.
@@ -274,7 +286,7 @@ fn has_more(kept: &Value, part: &Value) -> bool {
     is_closed && text(kept).starts_with(&text(part))
 }
 
-fn write_program(path: &std::path::Path, script: &str) {
+pub(super) fn put_program(path: &std::path::Path, script: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::write(path, script).expect("the home folder is there");
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
