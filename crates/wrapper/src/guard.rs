@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
+use rustix::{
+    fs::{Mode, OFlags, fcntl_setfl},
+    process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait},
+};
 use tokio::{
     io::AsyncReadExt as _,
     net::unix::pipe,
@@ -82,7 +85,11 @@ fn start(args: &GuardArgs) -> io::Result<Pid> {
     let mut command = Command::new(program);
     let stdin = match &args.stdin {
         Some(fifo) => {
-            let stdin = File::open(fifo)?;
+            // The wrapper has its end open before it starts this process. Where it has died since, an open that waits for it would
+            // wait for ever, deaf to all else.
+            let stdin =
+                rustix::fs::open(fifo, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+            fcntl_setfl(&stdin, OFlags::RDONLY)?;
             fs::remove_file(fifo)?;
             stdin.into()
         }

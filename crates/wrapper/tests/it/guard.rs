@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::{
+    fs::{CWD, Mode, mkfifoat},
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
+};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines, unix::AsyncFd},
     process::{Child, ChildStdout, Command},
@@ -87,6 +90,14 @@ async fn the_end_of_stdin_leaves_the_command_its_grace() {
     drop(guard.stdin.take());
     assert_eq!(ended(&mut guard).await.code(), Some(3));
     assert_eq!(std::fs::read_to_string(folder.path().join("state")).unwrap(), "saved\n");
+}
+
+#[tokio::test]
+async fn p16_a_guard_does_not_wait_for_a_wrapper_that_died_before_it_opened_the_commands_stdin() {
+    let folder = tempfile::tempdir().unwrap();
+    mkfifoat(CWD, folder.path().join("stdin"), Mode::RUSR | Mode::WUSR).unwrap();
+    let mut guard = guard_in(folder.path(), &["--stdin", "stdin", "--", "cat"]);
+    assert_eq!(ended(&mut guard).await.code(), Some(0), "there is nothing to be read");
 }
 
 #[tokio::test]
