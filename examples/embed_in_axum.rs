@@ -6,14 +6,14 @@
 
 #![expect(clippy::print_stdout, reason = "an example prints what it sees")]
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use gastown::{
     protocol::{LogId, NewEvent, Timestamp},
     relay::{
         RelayApi as _,
-        auth::{AuthError, Authority, Capability, Credentials, Grant, Lease, LogScope, Secret},
+        auth::{AuthError, Authority, Capability, Credentials, Grant, LogScope, Secret},
         client::{self, Client, Token, Verb},
         server::{Relay, RelayConfig, ServeLimits, serve},
     },
@@ -75,13 +75,7 @@ impl Authority for MySessions {
         if !self.token.is(token) {
             return Err(AuthError::Invalid);
         }
-        Ok(Grant {
-            subject: "a user of my service".to_owned(),
-            town: "main".parse().expect("main is an id"),
-            logs: LogScope::All,
-            capabilities: BTreeSet::from([Capability::Read, Capability::Steer, Capability::Admin]),
-            generation: None,
-            lease: Lease::default(),
-        })
+        let all = [Capability::Read, Capability::Steer, Capability::Admin];
+        Ok(Grant::new("a user of my service", "main".parse().expect("main is an id"), LogScope::All, all))
     }
 }

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use protocol::{Timestamp, TownId};
 use relay::auth::{
-    AuthError, Authority, Capability, CredentialBook, Credentials, Grant, JwtAuthority, Lease, LogScope,
+    AuthError, Authority, Capability, CredentialBook, Credentials, Grant, JwtAuthority, LogScope,
 };
 use tokio::sync::watch;
 use town::{Scope, Town};
@@ -51,25 +51,15 @@ impl WorkerAuthority {
     }
 
     fn grant(&self, holder: Holder, now: Timestamp) -> Result<Grant, AuthError> {
-        let operator = Grant {
-            subject: "operator".into(),
-            town: self.id.clone(),
-            logs: LogScope::All,
-            capabilities: capabilities(Scope::Admin),
-            generation: None,
-            user: None,
-            lease: Lease::default(),
-        };
-        let Holder::User(id) = holder else { return Ok(operator) };
+        let of =
+            |subject: &str, scope| Grant::new(subject, self.id.clone(), LogScope::All, capabilities(scope));
+        let Holder::User(id) = holder else { return Ok(of("operator", Scope::Admin)) };
         let town = self.town.borrow();
         let token = town.user_token(&id, now).ok_or(AuthError::Revoked)?;
-        Ok(Grant {
-            subject: format!("user {}", token.name),
-            capabilities: capabilities(token.scope),
-            lease: self.book.user_lease(&self.id, &id, now)?,
-            user: Some(id),
-            ..operator
-        })
+        let mut grant = of(&format!("user {}", token.name), token.scope);
+        grant.lease = self.book.user_lease(&self.id, &id, now)?;
+        grant.user = Some(id);
+        Ok(grant)
     }
 }
 

@@ -23,6 +23,7 @@ pub use tickets::TicketBook;
 
 /// What a credential is good for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Grant {
     /// Who it was given to, for logs: `operator`, `wrapper a1 g3`, `ticket`, …
     pub subject: String,
@@ -41,6 +42,25 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// A grant for these logs of a town, for as long as the service runs, and of no user token.
+    #[must_use]
+    pub fn new(
+        subject: impl Into<String>,
+        town: TownId,
+        logs: LogScope,
+        capabilities: impl Into<BTreeSet<Capability>>,
+    ) -> Self {
+        Self {
+            subject: subject.into(),
+            town,
+            logs,
+            capabilities: capabilities.into(),
+            generation: None,
+            user: None,
+            lease: Lease::default(),
+        }
+    }
+
     /// Whether this reaches `log` with `capability`. No journal but that of its own town is reached.
     #[must_use]
     pub fn allows(&self, capability: Capability, log: &LogId) -> bool {

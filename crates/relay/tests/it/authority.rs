@@ -3,9 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use gastown_relay::{
-    auth::{
-        Capability, Claims, ClientClaims, Grant, Keys, Lease, LogScope, Secret, ServiceClaims, ShareClaims,
-    },
+    auth::{Capability, Claims, ClientClaims, Grant, Keys, LogScope, Secret, ServiceClaims, ShareClaims},
     server::{ROUTES, now},
 };
 use protocol::Timestamp;
@@ -220,15 +218,7 @@ impl Server {
 
     /// A ticket to read an agent, made at this time for a page of this origin.
     pub(crate) fn ticket(&self, agent: &str, origin: Option<&str>, at: Timestamp) -> Secret {
-        let issuer = Grant {
-            subject: "operator".into(),
-            town: "main".parse().unwrap(),
-            logs: LogScope::All,
-            capabilities: [Capability::Read].into(),
-            generation: None,
-            user: None,
-            lease: Lease::default(),
-        };
+        let issuer = Grant::new("operator", "main".parse().unwrap(), LogScope::All, [Capability::Read]);
         let (log, read) = (format!("agent/{agent}").parse().unwrap(), [Capability::Read].into());
         let ticket =
             self.tickets.issue(&self.keys, &issuer, [log].into(), &read, origin.map(str::to_owned), at);
