@@ -106,7 +106,9 @@ impl Cutter<'_> {
                 Value::Object(_) if name == "input" && !is_small(value) => json!({ "trimmed": mark }),
                 Value::String(text) => Value::String(self.text(text)),
                 _ if is_small(value) => value.clone(),
-                _ => continue,
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                    continue;
+                }
             };
             kept.insert(name.clone(), value);
         }

@@ -86,10 +86,11 @@ async fn p19_the_last_lines_are_given_over_the_link_and_no_secret_is_in_them() {
 
 #[tokio::test]
 async fn what_is_refused_has_the_status_and_the_word_of_its_reason() {
+    type Refusal = fn() -> CommandError;
     let puppet = Puppet::new();
     let mut world = World::played(&puppet, |_| {}).await;
     world.until(is_idle).await;
-    let refusals: [(fn() -> CommandError, u16, &str, &str); 4] = [
+    let refusals: [(Refusal, u16, &str, &str); 4] = [
         (|| CommandError::NotFound { what: "/init".to_owned() }, 404, "NOT_FOUND", "/init is not there"),
         (|| CommandError::Unsupported { what: "do it" }, 501, "UNSUPPORTED", "this agent cannot do it"),
         (
