@@ -200,6 +200,8 @@ fn start(agent: &Agent) -> Result<Vec<Change>, Rejection> {
 fn stop(agent: &Agent, drain: bool) -> Vec<Change> {
     match &agent.phase {
         AgentPhase::Running => vec![stopping(agent, drain, false)],
+        // Whoever has no more patience with its turn.
+        AgentPhase::Stopping { drain: true, remove } if !drain => vec![stopping(agent, false, *remove)],
         AgentPhase::BackingOff { .. } => vec![stopped(agent, None)],
         AgentPhase::Stopped { .. } | AgentPhase::Stopping { .. } | AgentPhase::Failed { .. } => Vec::new(),
     }

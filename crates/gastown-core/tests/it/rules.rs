@@ -122,6 +122,18 @@ fn an_agent_that_stops_is_not_started_meanwhile() {
 }
 
 #[test]
+fn a_drain_is_cut_short_by_a_stop_and_not_the_other_way_round() {
+    let mut town = Desk::new();
+    town.register("toast", true).unwrap();
+    town.ask(stop(true)).unwrap();
+    assert_eq!(town.ask(stop(true)), Ok(Vec::new()));
+    let effects = town.ask(stop(false)).unwrap();
+    assert_eq!(effects, [Effect::Stop { agent: id("toast"), generation: 1, drain: false }]);
+    assert_eq!(town.ask(stop(true)), Ok(Vec::new()));
+    assert_eq!(town.agent().phase, AgentPhase::Stopping { drain: false, remove: false });
+}
+
+#[test]
 fn a_running_agent_is_stopped_before_it_is_removed() {
     let mut town = Desk::new();
     town.register("toast", true).unwrap();
