@@ -299,7 +299,7 @@ impl Driver {
         match command {
             Command::Prompt(prompt) => self.prompt(&prompt),
             Command::Slash { name, arguments } => {
-                if !self.settings.commands.contains(&name) {
+                if !self.settings.may_have_command(&name) {
                     let what = format!("the command /{name}");
                     return (Err(CommandError::NotFound { what }), Ok(()));
                 }

@@ -29,8 +29,8 @@ pub(super) struct Ready {
 pub(super) struct Settings {
     /// `configOptions`, `modes` and `models` of the answer to `session/new`.
     answer: Value,
-    /// Names of slash commands.
-    pub(super) commands: Vec<String>,
+    /// Names of slash commands, once the agent has said which it has: it does so some time after the session began.
+    commands: Option<Vec<String>>,
 }
 
 /// Gets the agent ready. The error says what it did not do.
@@ -129,13 +129,18 @@ impl Settings {
         Some(("session/set_mode", json!({ "sessionId": session, "modeId": mode })))
     }
 
+    /// Whether the agent may have this slash command: before it has named those that it has, it is the one to say so.
+    pub(super) fn may_have_command(&self, name: &str) -> bool {
+        self.commands.as_ref().is_none_or(|names| names.iter().any(|known| known == name))
+    }
+
     /// Takes what an update says of them.
     pub(super) fn update(&mut self, update: &Value) {
         match update["sessionUpdate"].as_str() {
             Some("available_commands_update") => {
                 let commands = update["availableCommands"].as_array().into_iter().flatten();
-                self.commands =
-                    commands.filter_map(|command| command["name"].as_str()).map(str::to_owned).collect();
+                let names = commands.filter_map(|command| command["name"].as_str()).map(str::to_owned);
+                self.commands = Some(names.collect());
             }
             Some("config_option_update") if update["configOptions"].is_array() => {
                 self.answer["configOptions"] = update["configOptions"].clone();
@@ -210,7 +215,7 @@ mod tests {
             (json!({ "configOptions": [option] }), "session/set_config_option", "value"),
             (json!({ "models": listed }), "session/set_model", "modelId"),
         ] {
-            let settings = Settings { answer, commands: Vec::new() };
+            let settings = Settings { answer, commands: None };
             assert_eq!(settings.model(), Some("p/large"), "{method}");
             for (model, id) in [("large", "p/large"), ("small", "small")] {
                 let (chosen, params) = settings.choose_model("s", "p", model).expect("it is offered");
@@ -227,9 +232,10 @@ mod tests {
         let option = json!({ "id": "mode", "options": [{ "value": "plan" }] });
         settings.update(&json!({ "sessionUpdate": "config_option_update", "configOptions": [option] }));
         assert!(settings.choose_mode("s", "plan").is_some());
+        assert!(settings.may_have_command("init"), "it has not said what it has");
         let commands = json!([{ "name": "init" }]);
         settings
             .update(&json!({ "sessionUpdate": "available_commands_update", "availableCommands": commands }));
-        assert_eq!(settings.commands, ["init"]);
+        assert!(settings.may_have_command("init") && !settings.may_have_command("review"));
     }
 }
