@@ -21,9 +21,10 @@ pub(crate) fn write(results: &Path, into: &Path) -> Result<()> {
     let workloads = tables::TABLES
         .iter()
         .map(|(workload, _)| (name_of(*workload), tables::workload(&results, *workload)));
-    let not_soaked = || "\nnot measured\n\n".to_owned();
+    let not_measured = || "\nnot measured\n\n".to_owned();
     let parts = [
-        ("soak".to_owned(), soaked::write(folder)?.unwrap_or_else(not_soaked)),
+        ("soak".to_owned(), soaked::write(folder)?.unwrap_or_else(not_measured)),
+        ("another machine".to_owned(), another_machine(folder)?.unwrap_or_else(not_measured)),
         ("machine".to_owned(), tables::machine(&results)),
         ("servers".to_owned(), tables::servers(&results)),
         ("targets".to_owned(), targets::table(&results)),
@@ -33,6 +34,16 @@ pub(crate) fn write(results: &Path, into: &Path) -> Result<()> {
     }
     fs::write(into, text)?;
     plots::draw(&results, folder)
+}
+
+/// Another run, of which only the targets are shown.
+fn another_machine(folder: &Path) -> Result<Option<String>> {
+    let results = folder.join("another-machine.jsonl");
+    if !results.exists() {
+        return Ok(None);
+    }
+    let results = Results::load(&results)?;
+    Ok(Some(tables::machine(&results) + &targets::table(&results)))
 }
 
 fn name_of(workload: Workload) -> String {
