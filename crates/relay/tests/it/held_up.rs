@@ -13,9 +13,8 @@ use tokio::{
 
 use crate::support::{Server, event, http, within};
 
-/// What P20 allows a relay as it is shipped. A build that is not optimised takes many times as long for the same work, and has
-/// three times as long: what it does in that, the other does in the 100 ms by far, also where other tests take its caches.
-const LONGEST: Duration = Duration::from_millis(if cfg!(debug_assertions) { 300 } else { 100 });
+/// What P20 allows.
+const LONGEST: Duration = Duration::from_millis(100);
 /// Between two looks at the time.
 const TICK: Duration = Duration::from_millis(5);
 
