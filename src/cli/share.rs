@@ -14,6 +14,7 @@ use super::{
     exit::Refusal,
     paint::clean,
     print,
+    progress::say,
     server::{Server, ServerArgs, agent_id},
 };
 
@@ -139,6 +140,7 @@ impl Revoke {
             serde_json::from_value(links).context("the server's list is not understood")?;
         let id = one(&links, &self.link)?;
         server.api(Verb::Delete, &format!("{route}/{id}"), None).await?;
+        say(&format!("the link {id} is revoked, and what it opened has ended\n"));
         Ok(Exit::Done)
     }
 }

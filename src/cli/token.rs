@@ -146,6 +146,7 @@ impl Revoke {
         let tokens = read(server.api(Verb::Get, "tokens", None).await?)?;
         let token = named(&tokens, &self.name)?;
         server.api(Verb::Delete, &format!("tokens/{}", token.name), None).await?;
+        say(&format!("{} is revoked, and what it opened has ended\n", token.name));
         Ok(Exit::Done)
     }
 }
