@@ -1,6 +1,8 @@
 //! What may be asked of a town, and why it is refused.
 
-use protocol::{AgentId, ErrorCode, IdError, Timestamp};
+use std::time::Duration;
+
+use protocol::{AgentId, ErrorCode, IdError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -85,8 +87,8 @@ pub enum Command {
         agent: AgentId,
         /// The link's id: one that nobody guesses.
         share: String,
-        /// Not good from this time on.
-        expires: Timestamp,
+        /// How long it is good for, from when it is decided.
+        lasts: Duration,
         /// What it is for.
         label: Option<String>,
     },
@@ -107,8 +109,8 @@ pub enum Command {
         scope: Scope,
         /// The hash of its secret.
         digest: String,
-        /// Not good from this time on; good for ever, without.
-        expires: Option<Timestamp>,
+        /// How long it is good for, from when it is decided; for ever, without.
+        lasts: Option<Duration>,
     },
     /// Take a token back. Asking for one that is gone is refused.
     RevokeToken {

@@ -34,20 +34,24 @@ impl Town {
                 exited(now, self.find_generation(agent, *generation)?, exit)
             }
             Command::WrapperLost { agent, generation } => lost(self.find_generation(agent, *generation)?),
-            Command::Share { agent, share, expires, label } => {
+            Command::Share { agent, share, lasts, label } => {
+                check_life(*lasts, SHARE_LIFE, Rejection::BadExpiry)?;
                 let agent = self.find(agent)?.id.clone();
                 let (share, label) = (share.clone(), label.clone());
-                self.share(Share { share, agent, issued: now, expires: *expires, label })?
+                self.share(Share { share, agent, issued: now, expires: now.after(*lasts), label })?
             }
             Command::Unshare { agent, share } => self.unshare(now, &self.find(agent)?.id, share)?,
-            Command::IssueToken { token, name, scope, digest, expires } => self.issue_token(UserToken {
-                token: token.clone(),
-                name: name.clone(),
-                scope: *scope,
-                digest: digest.clone(),
-                issued: now,
-                expires: *expires,
-            })?,
+            Command::IssueToken { token, name, scope, digest, lasts } => {
+                lasts.map_or(Ok(()), |lasts| check_life(lasts, TOKEN_LIFE, Rejection::BadTokenExpiry))?;
+                self.issue_token(UserToken {
+                    token: token.clone(),
+                    name: name.clone(),
+                    scope: *scope,
+                    digest: digest.clone(),
+                    issued: now,
+                    expires: lasts.map(|lasts| now.after(lasts)),
+                })?
+            }
             Command::RevokeToken { name } => self.revoke_token(now, name)?,
             Command::Tick => self.due(now),
         };
@@ -125,11 +129,7 @@ impl Town {
     }
 
     fn share(&self, share: Share) -> Result<Vec<Change>, Rejection> {
-        let Share { issued, expires, label, .. } = &share;
-        let lasts = expires.since(*issued);
-        if lasts < Duration::from_secs(1) || lasts > SHARE_LIFE {
-            return Err(Rejection::BadExpiry);
-        }
+        let Share { issued, label, .. } = &share;
         if label
             .as_ref()
             .is_some_and(|label| label.len() > LABEL_BYTES || label.chars().any(char::is_control))
@@ -152,12 +152,6 @@ impl Town {
 
     fn issue_token(&self, token: UserToken) -> Result<Vec<Change>, Rejection> {
         check_name(&token.name)?;
-        if let Some(expires) = token.expires {
-            let lasts = expires.since(token.issued);
-            if lasts < Duration::from_secs(1) || lasts > TOKEN_LIFE {
-                return Err(Rejection::BadTokenExpiry);
-            }
-        }
         if self.user_tokens(token.issued).any(|other| other.name.eq_ignore_ascii_case(&token.name)) {
             return Err(Rejection::TokenNameTaken { name: token.name });
         }
@@ -180,6 +174,11 @@ impl Town {
             |agent: &&Agent| matches!(&agent.phase, AgentPhase::BackingOff { until, .. } if *until <= now);
         self.agents().values().filter(is_due).map(|agent| next(agent, StartCause::Crashed)).collect()
     }
+}
+
+/// Refuses a credential that would be over at once, or too late.
+fn check_life(lasts: Duration, longest: Duration, refusal: Rejection) -> Result<(), Rejection> {
+    if lasts < Duration::from_secs(1) || lasts > longest { Err(refusal) } else { Ok(()) }
 }
 
 /// The id of an agent of this name.

@@ -265,8 +265,8 @@ impl Run {
             }
             What::Lost { below } => Command::WrapperLost { generation: generation(*below), agent },
             What::Share { id, life_ms } => {
-                let expires = self.now.after(Duration::from_millis(*life_ms));
-                Command::Share { agent, share: format!("s{id}"), expires, label: None }
+                let lasts = Duration::from_millis(*life_ms);
+                Command::Share { agent, share: format!("s{id}"), lasts, label: None }
             }
             What::Unshare { id } => Command::Unshare { agent, share: format!("s{id}") },
             What::IssueToken { name, life_ms } => Command::IssueToken {
@@ -274,7 +274,7 @@ impl Run {
                 name: format!("user{name}"),
                 scope: Scope::Read,
                 digest: "d".into(),
-                expires: life_ms.map(|ms| self.now.after(Duration::from_millis(ms))),
+                lasts: life_ms.map(Duration::from_millis),
             },
             What::RevokeToken { name } => Command::RevokeToken { name: format!("user{name}") },
             What::Tick | What::Alarm => Command::Tick,

@@ -36,8 +36,8 @@ pub(super) async fn issue(
 ) -> Reply {
     let agent = find(&worker.town().borrow(), &agent)?.id;
     let id = Secret::random().expose().to_owned();
-    let expires = worker.now().after(expires_in_s.map_or(SHARE_LIFE, Duration::from_secs));
-    let command = Command::Share { agent, share: id.clone(), expires, label };
+    let lasts = expires_in_s.map_or(SHARE_LIFE, Duration::from_secs);
+    let command = Command::Share { agent, share: id.clone(), lasts, label };
     let town = worker.ask(Request::by(&grant.subject, command)).await?;
     let gone = || Failure::new(ErrorCode::Conflict, "the agent was removed at the same time");
     let share = town.shares(worker.now()).find(|share| share.share == id).ok_or_else(gone)?;

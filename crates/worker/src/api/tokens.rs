@@ -37,11 +37,10 @@ pub(super) async fn issue(
     let scope: Scope = scope
         .parse()
         .map_err(|error: town::UnknownName| Failure::new(ErrorCode::BadRequest, error.to_string()))?;
-    let life = expires_in_s.map_or(Some(USER_TOKEN_LIFE), |seconds| seconds.map(Duration::from_secs));
-    let expires = life.map(|life| worker.now().after(life));
+    let lasts = expires_in_s.map_or(Some(USER_TOKEN_LIFE), |seconds| seconds.map(Duration::from_secs));
     let (id, secret) = user_token::fresh();
     let digest = user_token::digest_of(&secret);
-    let command = Command::IssueToken { token: id.clone(), name, scope, digest, expires };
+    let command = Command::IssueToken { token: id.clone(), name, scope, digest, lasts };
     let town = worker.ask(Request::by(&grant.subject, command)).await?;
     let gone = || Failure::new(ErrorCode::Conflict, "the token was revoked at the same time");
     let mut data = described(town.user_token(&id, worker.now()).ok_or_else(gone)?);

@@ -130,7 +130,7 @@ async fn p17_a_revoked_token_ends_at_once_all_that_came_of_it() {
 async fn p17_a_token_ends_when_its_time_is_over_and_so_does_its_stream() {
     let town = TestWorker::start().await;
     town.register("toast", false).await;
-    let made = town.post(TOKENS, &json!({ "name": "ann", "scope": "read", "expires_in_s": 1 })).await;
+    let made = town.post(TOKENS, &json!({ "name": "ann", "scope": "read", "expires_in_s": 3 })).await;
     let token = made.data()["token"].as_str().unwrap();
     let shown = format!("Bearer {token}");
     let mut stream = open(&town, "/v1/agents/toast/stream", Some(("authorization", &shown))).await;
