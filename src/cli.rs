@@ -34,6 +34,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
 pub use exit::Exit;
+use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use self::{
@@ -122,7 +123,7 @@ fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
         Sub::Demo(command) => in_runtime(command.run()),
         Sub::Up(command) => in_runtime(command.run()),
         Sub::Worker(command) => in_runtime(command.run()),
-        Sub::Relay(command) => in_runtime(command.run()),
+        Sub::Relay(command) => run_in(::relay::runtime(), command.run()),
         Sub::Agent(command) => in_runtime(command.run()),
         Sub::Agents(command) => in_runtime(command.run()),
         Sub::Prompt(command) => in_runtime(command.run()),
@@ -148,14 +149,19 @@ fn execute(subcommand: Sub) -> anyhow::Result<ExitCode> {
 }
 
 fn in_runtime<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    ::wrapper::run_to_end(runtime.context("the threads that do the work cannot be started")?, command)
+    run_in(Builder::new_multi_thread().enable_all().build(), command)
 }
 
 /// An event is little work for a wrapper: to hand it from thread to thread costs more than that (docs/performance.md).
 fn in_one_thread<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    ::wrapper::run_to_end(runtime.context("the thread that does the work cannot be prepared")?, command)
+    run_in(Builder::new_current_thread().enable_all().build(), command)
+}
+
+fn run_in<T>(
+    runtime: io::Result<Runtime>,
+    command: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    ::wrapper::run_to_end(runtime.context("the threads that do the work cannot be started")?, command)
 }
 
 /// What the process says of itself goes to stderr; what a command was asked for goes to stdout.

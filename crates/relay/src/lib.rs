@@ -83,6 +83,6 @@ pub use delivery::Delivery;
 pub use limit_args::LimitArgs;
 #[cfg(feature = "bin")]
 pub use run::{
-    DataDirArgs, DataDirError, NoHome, RelayArgs, RunError, Running, reachable, service_token, start,
+    DataDirArgs, DataDirError, NoHome, RelayArgs, RunError, Running, reachable, runtime, service_token, start,
 };
 pub use segment::{EncodedPage, Segment};

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use clap::Parser;
-use gastown_relay::{RelayArgs, service_token, start};
+use gastown_relay::{RelayArgs, runtime, service_token, start};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -26,11 +26,7 @@ struct Cli {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    // Half as many threads as there are processors: the store, the system and the other side have work to do as well, and
-    // what comes together is done together.
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    runtime.block_on(run(cli))
+    runtime()?.block_on(run(cli))
 }
 
 async fn run(Cli { args }: Cli) -> anyhow::Result<()> {

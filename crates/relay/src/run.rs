@@ -12,7 +12,10 @@ use std::{
 
 use protocol::{Timestamp, TownId};
 use store::{EventStore, OpenError, SqliteOptions, SqliteStore};
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -247,6 +250,16 @@ impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running").field("address", &self.address).finish_non_exhaustive()
     }
+}
+
+/// The threads of a relay that has a process to itself: half as many as there are processors. The store, the system and the
+/// other side have work to do as well, and what comes together is done together (docs/performance.md).
+///
+/// # Errors
+/// When the system does not start them.
+pub fn runtime() -> io::Result<Runtime> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2);
+    Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
 /// A token with which everything can be done in a town, as `--service-token` prints it.
