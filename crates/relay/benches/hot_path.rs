@@ -104,7 +104,7 @@ fn recorded() -> Vec<NewEvent> {
     let lines = include_str!("../../../demo/recording.jsonl").lines();
     let parse = |line: &str| {
         let line: serde_json::Value = serde_json::from_str(line).expect("the recording is JSON");
-        // The last line says that the recording ends.
+        // A line without an event says something of the recording itself.
         let kind = line["event"]["type"].as_str()?;
         Some(event(kind, line["event"]["properties"].to_string()))
     };
