@@ -5,8 +5,13 @@ use std::path::Path;
 
 use protocol::model::ToolState;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use super::{Agent, Place, Server, text_of};
+use super::{
+    Agent, Place, Server,
+    features::{echo_server, told},
+    messages_of, text_of,
+};
 use crate::support::agent_server::{on_agent, on_both_servers};
 
 on_both_servers!(
@@ -14,7 +19,10 @@ on_both_servers!(
     tools_that_edit_files,
     a_permission_once_and_rejected,
     a_turn_aborted_in_the_middle,
+    a_second_prompt_waits_for_the_first_turn,
     a_slash_command_a_model_and_a_mode,
+    an_attachment_reaches_the_model,
+    an_mcp_server_given_at_the_start_is_used,
     the_session_goes_on_after_the_agent_was_killed,
 );
 
@@ -24,6 +32,10 @@ on_agent!(
     claudes_tools_its_permissions_its_plan_and_its_thoughts,
     claudes_permission_once_and_rejected,
     a_turn_aborted_in_the_middle,
+    a_second_prompt_waits_for_the_first_turn,
+    claudes_slash_command_a_model_and_a_mode,
+    an_attachment_reaches_the_model,
+    claude_uses_an_mcp_server_given_at_the_start,
     the_session_goes_on_after_the_agent_was_killed,
 );
 
@@ -55,20 +67,123 @@ async fn tools_that_edit_files(server: Server) {
 
 async fn a_slash_command_a_model_and_a_mode(server: Server) {
     let mut agent = start(server).await;
+    slash_command_model_and_mode(&mut agent, ["local", "second"]).await;
+}
+
+async fn claudes_slash_command_a_model_and_a_mode(server: Server) {
+    let folder = tempfile::Builder::new().prefix("work-").tempdir().expect("a temporary folder");
+    let commands = folder.path().join(".claude/commands");
+    std::fs::create_dir_all(&commands).expect("it is writable");
+    std::fs::write(commands.join("greet.md"), "[[plain]] greet $ARGUMENTS\n").expect("it is writable");
+    let directory = Some(folder.path().to_owned());
+    let mut agent = Agent::start_at(server, Place { directory, ..place(server) }).await;
+    slash_command_model_and_mode(&mut agent, ["anthropic", "sonnet"]).await;
+}
+
+async fn slash_command_model_and_mode(agent: &mut Agent, [provider, model]: [&str; 2]) {
     agent.take(json!({ "type": "command", "name": "greet", "arguments": "Ada" })).await;
     agent.viewer.until("the command is answered", |view| text_of(view).contains("🚀")).await;
     agent.turn_over().await;
+    let asked = agent.model.asked_last("plain");
+    assert!(asked.messages.to_string().contains("greet Ada"), "{asked:?}");
+    assert!(!asked.model.contains(model), "{asked:?}");
+    let unknown = agent.command(json!({ "type": "command", "name": "no-such" })).await;
+    assert_eq!(unknown["error"]["code"], json!("not_found"), "{unknown}");
+
     let prompt = json!({
         "type": "prompt", "text": "[[reason]] with another model",
-        "model": { "providerID": "local", "modelID": "second" }, "agent": "plan",
+        "model": { "providerID": provider, "modelID": model }, "agent": "plan",
     });
     agent.take(prompt).await;
     agent.viewer.until("it is answered", |view| text_of(view).contains("42")).await;
     agent.turn_over().await;
-    let unknown =
-        json!({ "type": "prompt", "text": "hi", "model": { "providerID": "local", "modelID": "no-such" } });
-    let refused = agent.command(unknown).await;
-    assert_eq!(refused["error"]["code"], json!("not_found"), "{refused}");
+    let asked = agent.model.asked_last("reason");
+    assert!(asked.model.contains(model), "{}", asked.model);
+    assert!(asked.messages.to_string().to_lowercase().contains("plan mode"), "{}", asked.messages);
+    // The agent stays with what it was told to take.
+    agent.turn("[[brief]] go on").await;
+    assert!(
+        agent.model.asked_last("brief").model.contains(model),
+        "{}",
+        agent.model.asked_last("brief").model
+    );
+    for message in messages_of(&agent.viewer.view, &agent.root().expect("a session")).iter().skip(2) {
+        let info = &message["info"];
+        let shown = (info["modelID"].as_str().or(info["model"]["modelID"].as_str()), info["agent"].as_str());
+        assert_eq!(shown, (Some(model), Some("plan")), "{info}");
+    }
+    for unknown in
+        [json!({ "model": { "providerID": provider, "modelID": "no-such" } }), json!({ "agent": "no-such" })]
+    {
+        let mut prompt = json!({ "type": "prompt", "text": "hi" });
+        prompt.as_object_mut().expect("an object").extend(unknown.as_object().expect("an object").clone());
+        let refused = agent.command(prompt).await;
+        assert_eq!(refused["error"]["code"], json!("not_found"), "{refused}");
+    }
+}
+
+async fn a_second_prompt_waits_for_the_first_turn(server: Server) {
+    let mut agent = start(server).await;
+    agent.prompt("[[brief]] first").await;
+    let second = agent.queue("[[plain]] second").await;
+    agent.viewer.until("both are answered", |view| text_of(view).contains("🚀")).await;
+    agent.turn_over().await;
+    let asked = agent.model.asked_last("plain").messages.to_string();
+    assert!(asked.contains("seven."), "the agent answered the first before: {asked}");
+    let messages = messages_of(&agent.viewer.view, &agent.root().expect("a session"));
+    let told = told(&messages);
+    assert_eq!(told, [told[0].clone(), format!("to {}", told[0]), second.clone(), format!("to {second}")]);
+    // Ids begin with their time.
+    let end = messages[1]["parts"].as_array().and_then(|parts| parts.last()?["id"].as_str()).expect("an end");
+    assert!(end.trim_start_matches("prt_") > second.trim_start_matches("msg_"), "it waited: {end}, {second}");
+}
+
+async fn an_attachment_reaches_the_model(server: Server) {
+    let mut agent = start(server).await;
+    let note = json!({
+        "type": "file", "mime": "text/plain", "filename": "note.txt", "url": "data:text/plain;base64,aGVsbG8gdGhlcmU=",
+    });
+    let dot = json!({ "type": "file", "mime": "image/png", "filename": "dot.png", "url": format!("data:image/png;base64,{DOT}") });
+    agent.take(json!({ "type": "prompt", "text": "[[plain]] read this", "parts": [note, dot] })).await;
+    agent.viewer.until("it is answered", |view| text_of(view).contains("🚀")).await;
+    agent.turn_over().await;
+    let parts: Vec<Value> = agent.parts().iter().map(protocol::view::PartView::to_json).collect();
+    for name in ["note.txt", "dot.png"] {
+        assert!(parts.iter().any(|part| part["filename"] == name), "{name} is shown: {parts:?}");
+    }
+    let asked = agent.model.asked_last("plain").messages.to_string();
+    assert!(asked.contains("hello there"), "the note reached the model: {asked}");
+    assert!(asked.contains(DOT), "the picture reached the model: {asked}");
+}
+
+async fn an_mcp_server_given_at_the_start_is_used(server: Server) {
+    let (_folder, mut agent) = with_echo_server(server).await;
+    agent.turn("[[mcp tool=echo_echo]] use it").await;
+    echoed(&agent);
+}
+
+async fn claude_uses_an_mcp_server_given_at_the_start(server: Server) {
+    let (_folder, mut agent) = with_echo_server(server).await;
+    agent.prompt("[[mcp tool=mcp__echo__echo]] use it").await;
+    let id = agent.asked("permission").await;
+    agent.take(json!({ "type": "permission", "id": id, "reply": "once" })).await;
+    agent.turn_over().await;
+    echoed(&agent);
+}
+
+async fn with_echo_server(server: Server) -> (TempDir, Agent) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut place = place(server);
+    place.runtime["mcp_servers"] = json!(echo_server(folder.path()));
+    (folder, Agent::start_at(server, place).await)
+}
+
+/// The tool of the MCP server was called: the log shows what it said, and the model was told.
+fn echoed(agent: &Agent) {
+    let said = |(_, state): &(String, ToolState)| matches!(state, ToolState::Completed(done) if done.output.contains("echo: hello!"));
+    assert!(agent.tools().iter().any(said), "{:?}", agent.tools());
+    let asked = agent.model.asked_last("mcp");
+    assert!(asked.messages.to_string().contains("echo: hello!"), "{asked:?}");
 }
 
 async fn a_permission_once_and_rejected(server: Server) {
@@ -156,11 +271,18 @@ async fn permissions(agent: &mut Agent, script: &str) {
 }
 
 async fn start(server: Server) -> Agent {
-    let runtime = json!({ "kind": "acp", "command": server.acp_command() });
-    Agent::start_at(server, Place::new(runtime)).await
+    Agent::start_at(server, place(server)).await
+}
+
+fn place(server: Server) -> Place {
+    Place::new(json!({ "kind": "acp", "command": server.acp_command() }))
 }
 
 fn record(state_dir: &Path) -> Value {
     let text = std::fs::read_to_string(state_dir.join("agent-server.json")).expect("the record is there");
     serde_json::from_str(&text).expect("the record is JSON")
 }
+
+/// A picture of one dot.
+const DOT: &str =
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";

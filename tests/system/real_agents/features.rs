@@ -1,7 +1,7 @@
 //! What else real agent servers can, through the wrapper: slash commands, models and agents by name, attachments, revert and fork, MCP
 //! servers, kilo's questions about the network, its queue and its parts that come and go.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use protocol::Event;
 use serde_json::{Value, json};
@@ -79,12 +79,10 @@ async fn a_revert_is_taken_back_and_a_fork_is_another_session(server: Server) {
 
 async fn an_mcp_server_given_at_the_start_is_used(server: Server) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (program, list) = (folder.path().join("echo.cjs"), folder.path().join("mcp.json"));
-    std::fs::write(&program, ECHO_SERVER).expect("it is writable");
-    let servers = json!([{ "name": "echo", "command": "node", "args": [program], "env": [{ "name": "MARK", "value": "!" }] }]);
-    std::fs::write(&list, servers.to_string()).expect("it is writable");
-    let mut agent = start_with(server, "mcp_servers", &list).await;
-    agent.turn("[[mcp]] use it").await;
+    let list = echo_server(folder.path());
+    let runtime = json!({ "kind": server.runtime(), "agent_bin": server.binary(), "mcp_servers": list });
+    let mut agent = Agent::start_at(server, Place::new(runtime)).await;
+    agent.turn("[[mcp tool=echo_echo]] use it").await;
     let tool =
         agent.parts().iter().map(protocol::view::PartView::to_json).find(|part| part["tool"] == "echo_echo");
     let state = tool.expect("the tool of the MCP server")["state"].clone();
@@ -108,12 +106,7 @@ async fn prompts_that_waited_come_in_their_order_though_their_ids_are_older_than
     agent.turn_over().await;
     agent.agrees_with_its_server().await;
     let messages = messages_of(&agent.viewer.view, &agent.root().expect("a session"));
-    let told = |message: &Value| {
-        let info = &message["info"];
-        let id = |name: &str| info[name].as_str().unwrap_or_default().to_owned();
-        if info["role"] == "user" { id("id") } else { format!("to {}", id("parentID")) }
-    };
-    let told: Vec<String> = messages.iter().map(told).collect();
+    let told = told(&messages);
     let first = told[0].clone();
     let answers = [&first, &second, &third].map(|prompt| format!("to {prompt}"));
     let [to_first, to_second, to_third] = answers;
@@ -165,7 +158,7 @@ impl Agent {
     }
 
     /// Prompts it through its wrapper's own API, and gives the message's id.
-    async fn queue(&self, text: &str) -> String {
+    pub(super) async fn queue(&self, text: &str) -> String {
         let path = self.state_dir.join("api.json");
         let api: Value = std::fs::read_to_string(path).expect("it is there").parse().expect("it is JSON");
         let (port, token) = (&api["port"], api["token"].as_str().expect("a token"));
@@ -176,11 +169,23 @@ impl Agent {
     }
 }
 
-/// Starts an agent with a file for one option of its runtime.
-async fn start_with(server: Server, option: &str, file: &Path) -> Agent {
-    let mut runtime = json!({ "kind": server.runtime(), "agent_bin": server.binary() });
-    runtime[option] = json!(file);
-    Agent::start_at(server, Place::new(runtime)).await
+/// Prompts by their ids, and answers by whom they answer.
+pub(super) fn told(messages: &[Value]) -> Vec<String> {
+    let told = |message: &Value| {
+        let info = &message["info"];
+        let id = |name: &str| info[name].as_str().unwrap_or_default().to_owned();
+        if info["role"] == "user" { id("id") } else { format!("to {}", id("parentID")) }
+    };
+    messages.iter().map(told).collect()
+}
+
+/// A file that names one MCP server, which is made in this folder, too.
+pub(super) fn echo_server(folder: &Path) -> PathBuf {
+    let (program, list) = (folder.join("echo.cjs"), folder.join("mcp.json"));
+    std::fs::write(&program, ECHO_SERVER).expect("it is writable");
+    let servers = json!([{ "name": "echo", "command": "node", "args": [program], "env": [{ "name": "MARK", "value": "!" }] }]);
+    std::fs::write(&list, servers.to_string()).expect("it is writable");
+    list
 }
 
 /// Whether an event says that the session is taken back, or that it is not any more.

@@ -162,7 +162,10 @@ fn tools() -> PathBuf {
 }
 
 fn model(name: &str) -> Value {
-    json!({ "name": name, "reasoning": true, "tool_call": true, "limit": { "context": 200_000, "output": 8192 } })
+    json!({
+        "name": name, "reasoning": true, "tool_call": true, "attachment": true,
+        "modalities": { "input": ["text", "image"], "output": ["text"] }, "limit": { "context": 200_000, "output": 8192 },
+    })
 }
 
 fn config(model_url: &str, snapshots: bool) -> Value {

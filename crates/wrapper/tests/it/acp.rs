@@ -178,8 +178,23 @@ async fn a_model_is_chosen_before_the_prompt_is_given() {
     agent.command(with_model("large")).await.unwrap();
     agent.turn_over().await;
     assert_eq!(agent.said().last().unwrap(), "fake/large");
+    agent.prompt("model").await;
+    agent.turn_over().await;
+    assert_eq!(agent.said().last().unwrap(), "fake/large");
+    assert_eq!(agent.answerer()["modelID"], "large", "the agent stays with it, and is shown so");
     let unknown = agent.command(with_model("huge")).await.unwrap_err();
     assert!(unknown.to_string().contains("the model fake/huge"), "{unknown}");
+}
+
+#[tokio::test]
+async fn a_model_that_the_agent_takes_by_itself_is_shown_from_then_on() {
+    let place = Place::new();
+    let mut agent = place.start("").await;
+    agent.prompt("switch fake/large").await;
+    agent.turn_over().await;
+    agent.prompt("say hi").await;
+    agent.turn_over().await;
+    assert_eq!(agent.answerer()["modelID"], "large");
 }
 
 #[tokio::test]
@@ -190,6 +205,9 @@ async fn a_prompt_whose_model_the_agent_refuses_is_not_given() {
     assert!(agent.until("session.error").await["error"]["data"]["message"] == "it is gone");
     assert_eq!(agent.turn_over().await, "error");
     assert_eq!(agent.said(), ["model"]);
+    agent.prompt("say hi").await;
+    agent.turn_over().await;
+    assert_eq!(agent.answerer()["modelID"], "small", "it is the one before that answers");
 }
 
 #[tokio::test]
@@ -238,6 +256,10 @@ async fn a_mode_is_chosen_before_the_prompt_is_given() {
     agent.command(with("plan")).await.unwrap();
     agent.turn_over().await;
     assert_eq!(agent.said().last().unwrap(), "plan");
+    agent.prompt("mode").await;
+    agent.turn_over().await;
+    assert_eq!(agent.said().last().unwrap(), "plan");
+    assert_eq!(agent.answerer()["agent"], "plan", "the agent stays with it, and is shown so");
     let unknown = agent.command(with("fly")).await.unwrap_err();
     assert!(unknown.to_string().contains("the mode fly"), "{unknown}");
 }
@@ -505,6 +527,13 @@ impl Agent {
     fn parts(&self) -> Vec<Value> {
         let session = self.view.session("ses_fake").expect("the session is there");
         session.messages().iter().flat_map(|message| message.parts()).map(PartView::to_json).collect()
+    }
+
+    /// The newest message, which says who answers.
+    fn answerer(&self) -> Value {
+        let session = self.view.session("ses_fake").expect("the session is there");
+        let messages = session.messages();
+        messages.last().expect("a message").raw_info().expect("it is described").parse().expect("it is JSON")
     }
 
     fn said(&self) -> Vec<String> {

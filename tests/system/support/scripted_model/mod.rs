@@ -53,8 +53,9 @@ pub(crate) struct Asked {
     pub(crate) turn: usize,
     /// How many times this turn of this prompt was asked for, this time included.
     pub(crate) attempt: usize,
-    /// The messages in the request.
-    pub(crate) messages: usize,
+    /// The model that was asked for, and the messages in the request.
+    pub(crate) model: String,
+    pub(crate) messages: Value,
     /// Whether the answer was streamed.
     pub(crate) stream: bool,
 }
@@ -98,6 +99,12 @@ impl ScriptedModel {
     /// Everything that was asked so far, in order.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.shared.log.lock().unwrap_or_else(PoisonError::into_inner).asked.clone()
+    }
+
+    /// What was asked last of this script.
+    pub(crate) fn asked_last(&self, script: &str) -> Asked {
+        let asked = self.asked().into_iter().rfind(|asked| asked.script == script);
+        asked.unwrap_or_else(|| panic!("nothing was asked of {script}"))
     }
 }
 
@@ -149,8 +156,14 @@ impl Shared {
         let attempts = log.attempts.entry(key).or_default();
         *attempts += 1;
         let attempt = *attempts;
-        let messages = request["messages"].as_array().map_or(0, Vec::len);
-        log.asked.push(Asked { script: choice.script.clone(), turn: choice.turn, attempt, messages, stream });
+        log.asked.push(Asked {
+            script: choice.script.clone(),
+            turn: choice.turn,
+            attempt,
+            model: request["model"].as_str().unwrap_or_default().to_owned(),
+            messages: request["messages"].clone(),
+            stream,
+        });
         attempt
     }
 }

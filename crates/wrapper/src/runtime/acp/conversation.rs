@@ -128,8 +128,18 @@ impl Conversation {
 
     /// The agent says which model (`provider/model`, or a name of its own) answers.
     pub(super) fn model(&mut self, name: &str) {
+        if name == self.session.model.model_id {
+            // Whoever chose it by this name said whose it is.
+            return;
+        }
         let (provider, model) = name.split_once('/').unwrap_or(("acp", name));
         self.session.model = Model { provider_id: provider.to_owned(), model_id: model.to_owned() };
+    }
+
+    /// The agent took the model and the mode of the prompt that it is given, and stays with them.
+    pub(super) fn stay(&mut self) {
+        self.session.model = self.user.model.clone();
+        self.session.agent.clone_from(&self.user.agent);
     }
 
     /// A tool whose output is that of a terminal.

@@ -190,6 +190,11 @@ impl Driver {
     fn updated(&mut self, update: &Value) {
         let now = self.clock.timestamp();
         self.settings.update(update);
+        if update["sessionUpdate"] == "config_option_update"
+            && let Some(model) = self.settings.model()
+        {
+            self.conversation.model(model);
+        }
         // A call that is over takes no output any more.
         if !update["toolCallId"].is_null() {
             self.show_terminals();
@@ -217,6 +222,10 @@ impl Driver {
             return Ok(());
         }
         if result.is_ok() && !self.open.steps.is_empty() {
+            // The prompt is the last one: all that was chosen for it was taken.
+            if self.open.steps.len() == 1 {
+                self.conversation.stay();
+            }
             return self.send_next();
         }
         self.finished(result.map(|answer| Stopped {

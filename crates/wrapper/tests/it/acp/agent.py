@@ -59,6 +59,8 @@ def perform(words):
     verb, rest = words[0], words[1:]
     if verb == "say":
         say(" ".join(rest))
+    elif verb == "switch":
+        update("config_option_update", configOptions=[{"id": "m", "category": "model", "currentValue": rest[0], "options": []}])
     elif verb == "permission":
         permission()
     elif verb == "write":
