@@ -7,10 +7,14 @@ use protocol::Event;
 use serde_json::{Value, json};
 
 use super::{Agent, Place, Server, messages_of, text_of};
-use crate::support::agent_server::{on_agent, on_both_servers};
+use crate::{
+    oracle::Seen,
+    support::agent_server::{on_agent, on_both_servers},
+};
 
 on_both_servers!(
     slash_commands_a_model_an_agent_and_an_attachment,
+    a_slash_command_that_is_aborted_is_not_said_to_have_failed,
     a_revert_is_taken_back_and_a_fork_is_another_session,
     an_mcp_server_given_at_the_start_is_used,
     prompts_that_waited_come_in_their_order_though_their_ids_are_older_than_the_answers_before,
@@ -46,6 +50,21 @@ async fn slash_commands_a_model_an_agent_and_an_attachment(server: Server) {
     assert_eq!((&answer["modelID"], &answer["agent"]), (&json!("second"), &json!("plan")), "{answer}");
     let mut parts = messages.iter().filter_map(|message| message["parts"].as_array()).flatten();
     assert!(parts.any(|part| part["filename"] == "note.txt"), "the attachment is shown");
+    agent.agrees_with_its_server().await;
+}
+
+async fn a_slash_command_that_is_aborted_is_not_said_to_have_failed(server: Server) {
+    let runtime = json!({ "kind": server.runtime(), "agent_bin": server.binary() });
+    let mut agent = Agent::start_at(server, Place { snapshots: false, ..Place::new(runtime) }).await;
+    agent.take(json!({ "type": "command", "name": "linger" })).await;
+    agent.viewer.until("text streams in", |view| text_of(view).len() > 150).await;
+    agent.take(json!({ "type": "abort" })).await;
+    agent.turn_over().await;
+    agent.turn("[[plain]] go on").await;
+    let failed =
+        |seen: &&Seen| matches!(seen, Seen::Event(event) if event.data.json().contains("CommandFailed"));
+    let said = agent.viewer.history.seen.iter().find(failed);
+    assert!(said.is_none(), "{said:?}");
     agent.agrees_with_its_server().await;
 }
 

@@ -177,7 +177,10 @@ fn config(model_url: &str, snapshots: bool) -> Value {
             "options": { "baseURL": model_url, "apiKey": "dummy" },
             "models": { "scripted": model("Scripted"), "second": model("Second") },
         } },
-        "command": { "greet": { "template": "[[plain]] greet $ARGUMENTS", "description": "Greets somebody" } },
+        "command": {
+            "greet": { "template": "[[plain]] greet $ARGUMENTS", "description": "Greets somebody" },
+            "linger": { "template": "[[slow]] linger", "description": "Takes its time" },
+        },
         "permission": {
             "*": "allow", "bash": { "*": "allow", "rm *": "ask" }, "edit": { "*": "allow", "guarded/*": "ask" },
             "external_directory": "ask"
