@@ -31,7 +31,7 @@
 //! - `start`: turns that begin by themselves, each with its `prompt` as the user's message; `pause_ms` of rest before each but the
 //!   first, from the beginning again with `repeat`.
 //! - *Which turn answers a prompt*: the one that it marks with `[[name]]`; else the first one of whose `keywords` it contains;
-//!   else the next one that is `free`; else the next one in the file.
+//!   else the next one that is `free`; else the next one in the file. Of what is attached, it is given the names, after the text.
 //! - A *step* is one assistant message: `actions`, `latency_ms` until its first word, `tokens`
 //!   (`input`, `output`, `reasoning`, `cache_read`, `cache_write`), `cost_micros` (millionths of a dollar).
 //!

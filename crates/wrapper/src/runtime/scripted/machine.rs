@@ -183,7 +183,8 @@ impl Machine {
         );
         let user = self.say(parts.clone(), prompt.message_id.clone(), prompt.agent.clone(), model);
         let id = user.id.clone();
-        let text = parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("\n");
+        let said = parts.iter().filter_map(|part| part["text"].as_str().or(part["filename"].as_str()));
+        let text = said.collect::<Vec<_>>().join("\n");
         let waiting = Waiting { user, text, at_boundary: prompt.delivery == Delivery::Boundary };
         if prompt.delivery == Delivery::Interrupt {
             self.waiting.push_front(waiting);

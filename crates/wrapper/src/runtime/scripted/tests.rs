@@ -223,6 +223,27 @@ fn an_interrupting_prompt_aborts_the_turn_and_comes_first() {
 }
 
 #[test]
+fn what_is_attached_is_shown_and_chooses_a_turn_by_its_name() {
+    let turn = |name: &str, more: &str| {
+        format!(
+            r#"{{"name": "{name}", {more} "steps": [{{"actions": [{{"text": {{"text": "{name}: ${{prompt}} "}}}}]}}]}}"#
+        )
+    };
+    let turns = [turn("free", "\"free\": true,"), turn("notes", "\"keywords\": [\"note.txt\"],")].join(",");
+    let mut stage =
+        Stage::of(Arc::new(Scenario::parse(&format!("{{{HEAD}, \"turns\": [{turns}]}}")).unwrap()));
+    let note = json!({ "type": "file", "mime": "text/plain", "filename": "note.txt", "url": "data:text/plain;base64,aGk=" });
+    for text in [Some("read this".to_owned()), None] {
+        stage.tell(&Prompt { text, parts: Some(vec![note.clone()]), ..Prompt::default() });
+    }
+    stage.play_turns(2);
+    stage.check_consistent("attachment");
+    assert_eq!(stage.said(), "notes: read this notes: note.txt ");
+    let shown = stage.events.iter().map(value).filter(|data| data["part"]["url"] == note["url"]).count();
+    assert_eq!(shown, 2);
+}
+
+#[test]
 fn a_prompt_chooses_its_turn_by_marker_then_keyword_then_freely() {
     let scenario = || {
         let turn = |name: &str, more: &str| {
@@ -406,7 +427,11 @@ impl Stage {
 
     fn prompt(&mut self, text: &str, delivery: Delivery) {
         let prompt = Prompt { text: Some(text.to_owned()), delivery, ..Prompt::default() };
-        self.machine.prompt(self.now, &prompt);
+        self.tell(&prompt);
+    }
+
+    fn tell(&mut self, prompt: &Prompt) {
+        self.machine.prompt(self.now, prompt);
         self.drain();
     }
 
