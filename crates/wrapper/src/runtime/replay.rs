@@ -3,7 +3,8 @@
 //! A recording is a text file with one JSON object per line, `{"t_ms": 12.5, "event": {"type": …, "properties": …}}`: the
 //! milliseconds at which an event came and the event as the agent's server sent it. Lines without an `event` are passed over.
 //! Events keep their payloads byte for byte; their time is that of the replay. One that is repeated is played as if it happened
-//! now: the times in its payloads are moved as well, and from the second round on its ids. [`Recorder`] makes such a file of an agent's log
+//! now: the times in its payloads are moved as well, and from the second round on its ids. So it is at the next start, which goes on in
+//! the same session with another round. [`Recorder`] makes such a file of an agent's log
 //! (`gastown record`); a file of what a server said, unfiltered, is one too.
 //!
 //! What people said is in it as the server told it: prompts as messages of the user, answers as `permission.replied` and the like.
@@ -13,7 +14,14 @@
 mod recorder;
 mod recording;
 
-use std::{collections::BTreeMap, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use protocol::{Command, NewEvent, Prompt, Timestamp, agent::Failed, frame::RuntimeInfo};
@@ -21,7 +29,7 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start};
+use super::{AgentControl, AgentRuntime, CommandError, Ended, RunningAgent, SIGNALS, Signal, Start, failed};
 use crate::{Clock, Moment, Options, OptionsError};
 
 use recording::Round;
@@ -31,6 +39,9 @@ pub use recording::{Recording, RecordingError};
 
 /// Rest before a recording that is repeated begins again.
 const BETWEEN_ROUNDS: Duration = Duration::from_secs(15);
+
+/// Where the state folder has the number of the round that is played, from the second one on.
+const ROUND_FILE: &str = "replay-round";
 
 /// How fast a recording is played.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -117,7 +128,6 @@ impl AgentRuntime for Replay {
     }
 
     async fn start(&self, start: Start) -> Result<RunningAgent, Failed> {
-        let failed = |message: String| Failed { message, ..Failed::default() };
         let text = tokio::fs::read_to_string(&self.file).await.map_err(|error| {
             failed(format!("the recording {} cannot be read: {error}", self.file.display()))
         })?;
@@ -132,8 +142,11 @@ impl AgentRuntime for Replay {
         let (steps, more) = mpsc::channel(16);
         let (stop, agent) = (CancellationToken::new(), TaskTracker::new());
         let began = start.clock.now();
-        let player = Player::new(recording, self.speed, self.repeat, began);
-        let driver = Driver { player, clock: start.clock, signals, stop: stop.clone() };
+        let resumed = start.resume.as_deref() == Some(session.as_str());
+        let round_file = start.state_dir.join(ROUND_FILE);
+        let round = if resumed { another_round(&round_file).await? } else { 0 };
+        let player = Player::new(recording, self.speed, self.repeat, began).at_round(round);
+        let driver = Driver { player, round_file, clock: start.clock, signals, stop: stop.clone() };
         agent.spawn(async move {
             let reason = driver.run(more).await.to_owned();
             last.send(Signal::Ended(Ended::Exited { reason, code: None }));
@@ -141,7 +154,7 @@ impl AgentRuntime for Replay {
         agent.close();
         Ok(RunningAgent {
             info: RuntimeInfo { name: "replay".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
-            resumed: start.resume.as_deref() == Some(session.as_str()),
+            resumed,
             session,
             context_limits: BTreeMap::new(),
             signals: receiver,
@@ -171,6 +184,11 @@ impl Player {
         Self { recording, speed, repeat, next: 0, round: 0, began, began_at: Timestamp::default(), asked: 0 }
     }
 
+    /// Begins with this round.
+    fn at_round(self, round: u64) -> Self {
+        Self { round, ..self }
+    }
+
     /// When the next event is due: `None` if it waits for a step, or if there is none.
     fn due(&self) -> Option<Moment> {
         let at = Duration::from_micros(self.recording.at_us(self.next)?);
@@ -189,7 +207,7 @@ impl Player {
         if self.next == 0 {
             self.began_at = time;
         }
-        let event = if self.repeat {
+        let event = if self.repeat || self.round > 0 {
             self.recording.event_of_round(self.next, self.round(), time)?
         } else {
             self.recording.event(self.next, time)?
@@ -224,6 +242,7 @@ impl Player {
 #[derive(Debug)]
 struct Driver {
     player: Player,
+    round_file: PathBuf,
     clock: Clock,
     signals: mpsc::Sender<Signal>,
     stop: CancellationToken,
@@ -244,10 +263,16 @@ impl Driver {
                 },
                 () = sleep_until(self.clock.instant(due.unwrap_or_default())), if due.is_some() => {
                     let now = self.clock.now().max(due.unwrap_or_default());
+                    let round = self.player.round;
                     let Some(event) = self.player.take(now, self.clock.timestamp()) else { continue };
                     tokio::select! {
                         () = stop.cancelled() => return "stopped",
                         sent = self.signals.send(Signal::Event(event)) => if sent.is_err() { return "stopped" },
+                    }
+                    if self.player.round > round
+                        && let Err(error) = keep_round(&self.round_file, self.player.round).await
+                    {
+                        tracing::warn!(%error, "the round cannot be kept: the next start repeats its ids");
                     }
                 }
             }
@@ -303,6 +328,25 @@ impl Drop for Control {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// The round of a start that goes on with a session. It is kept before it is played: no two have the same ids.
+async fn another_round(file: &Path) -> Result<u64, Failed> {
+    let failed = |error: io::Error| failed(format!("{} cannot be kept: {error}", file.display()));
+    let last = match tokio::fs::read_to_string(file).await {
+        Ok(text) => text.trim().parse().map_err(|error| failed(io::Error::other(error)))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(failed(error)),
+    };
+    keep_round(file, last + 1).await.map_err(failed)?;
+    Ok(last + 1)
+}
+
+/// Whole or not at all: a wrapper may die at any time.
+async fn keep_round(file: &Path, round: u64) -> io::Result<()> {
+    let draft = file.with_extension("new");
+    tokio::fs::write(&draft, round.to_string()).await?;
+    tokio::fs::rename(draft, file).await
 }
 
 /// How many events a prompt asks for: the number it says, or one.

@@ -1,3 +1,7 @@
+use protocol::{
+    Seq,
+    view::{MessageView, PartView, SessionView},
+};
 use tokio::time::Instant;
 
 use super::*;
@@ -87,11 +91,11 @@ fn a_second_round_folds_to_twice_as_many_messages() {
     let recording = Recording::parse(&std::fs::read_to_string(demo()).unwrap()).unwrap();
     let fold = |rounds: u64| {
         let mut player = Player::new(recording.clone(), Speed::Max, true, Moment::START);
-        let mut view = protocol::view::SessionView::default();
+        let mut view = SessionView::default();
         for seq in 1..=rounds * recording.len() as u64 {
             let event =
                 player.take(Moment::START, Timestamp::from_unix_ms(1)).expect("at full speed all is due");
-            view.apply(&event.at(protocol::Seq::new(seq)));
+            view.apply(&event.at(Seq::new(seq)));
         }
         let messages = view.session(recording.root()).unwrap().messages().len();
         (messages, view.malformed())
@@ -99,6 +103,54 @@ fn a_second_round_folds_to_twice_as_many_messages() {
     let (once, malformed) = fold(1);
     assert!(once > 2);
     assert_eq!(fold(2), (once * 2, malformed * 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_session_goes_on_at_the_next_start_with_another_round() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut view = SessionView::default();
+    let (mut seq, mut once) = (0, 0);
+    let mut told = Vec::new();
+    let recording = Recording::parse(&std::fs::read_to_string(demo()).unwrap()).unwrap();
+    for (round, resume) in [(1, None), (2, Some(recording.root())), (3, Some(recording.root()))] {
+        let start =
+            Start { state_dir: folder.path().to_owned(), resume: resume.map(str::to_owned), ..start() };
+        let mut agent = Replay::new(demo()).with_speed(Speed::Max).start(start).await.unwrap();
+        assert_eq!((agent.resumed, agent.session.as_str()), (resume.is_some(), recording.root()));
+        while let Some(Signal::Event(event)) = agent.signals.recv().await {
+            seq += 1;
+            view.apply(&event.at(Seq::new(seq)));
+        }
+        let messages = messages(&view, recording.root());
+        assert_eq!(messages[..told.len()], told, "round {round} changes nothing of those before");
+        once = if round == 1 { messages.len() } else { once };
+        assert_eq!(messages.len(), once * round);
+        told = messages;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recording_that_is_repeated_goes_on_at_the_next_start_with_the_round_after_its_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |resume: Option<&str>| Start {
+        state_dir: folder.path().to_owned(),
+        resume: resume.map(str::to_owned),
+        ..start()
+    };
+    let round =
+        || -> u64 { std::fs::read_to_string(folder.path().join(ROUND_FILE)).unwrap().parse().unwrap() };
+    let recording = Recording::parse(&std::fs::read_to_string(demo()).unwrap()).unwrap();
+    let replay = Replay::new(demo()).with_speed(Speed::Max).with_repeat(true);
+    let mut agent = replay.start(start(None)).await.unwrap();
+    for _ in 0..=2 * recording.len() {
+        assert!(matches!(agent.signals.recv().await, Some(Signal::Event(_))));
+    }
+    drop(agent.signals);
+    agent.control.stop().await;
+    let last = round();
+    assert!(last >= 2, "{last}");
+    let _agent = replay.start(start(Some(recording.root()))).await.unwrap();
+    assert_eq!(round(), last + 1);
 }
 
 #[tokio::test]
@@ -135,6 +187,18 @@ fn start() -> Start {
         env: std::collections::BTreeMap::new(),
         clock: Clock::start(),
     }
+}
+
+/// What the fold has of a session's messages, by their ids.
+fn messages(view: &SessionView, session: &str) -> Vec<Value> {
+    let session = view.session(session).unwrap();
+    let message = |message: &&MessageView| {
+        let info: Value = message.raw_info().unwrap().parse().unwrap();
+        json!({ "info": info, "parts": message.parts().map(PartView::to_json).collect::<Vec<_>>() })
+    };
+    let mut messages: Vec<Value> = session.messages().iter().map(message).collect();
+    messages.sort_by_key(|message| message["info"]["id"].to_string());
+    messages
 }
 
 fn demo() -> PathBuf {
