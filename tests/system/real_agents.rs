@@ -45,7 +45,7 @@ async fn p10_a_plain_answer_and_reasoning(server: Server) {
 }
 
 async fn p10_tools_that_edit_files(server: Server) {
-    let mut agent = Agent::start(server).await;
+    let mut agent = Agent::start_with_snapshots(server).await;
     let dir = agent.directory().display().to_string();
     agent.turn(&format!("[[tools dir={dir}]] build it")).await;
     agent.agrees_with_its_server().await;
@@ -169,7 +169,8 @@ pub(crate) struct Agent {
 /// What an agent is started with.
 pub(crate) struct Place {
     pub(crate) runtime: Value,
-    /// Whether its server keeps snapshots of the work folder.
+    /// Whether its server keeps snapshots of the work folder. Kilo asks whether to go on without if one takes long, as on a
+    /// busy machine.
     pub(crate) snapshots: bool,
     pub(crate) home: TempDir,
     /// The folder that becomes its work folder; without one, a temporary one.
@@ -184,16 +185,23 @@ enum WorkFolder {
 }
 
 impl Place {
+    fn of(server: Server) -> Self {
+        Self::new(json!({ "kind": server.runtime(), "agent_bin": server.binary() }))
+    }
+
     fn new(runtime: Value) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
-        Self { runtime, snapshots: true, home, directory: None, outbox: None }
+        Self { runtime, snapshots: false, home, directory: None, outbox: None }
     }
 }
 
 impl Agent {
     pub(crate) async fn start(server: Server) -> Self {
-        let runtime = json!({ "kind": server.runtime(), "agent_bin": server.binary() });
-        Self::start_at(server, Place::new(runtime)).await
+        Self::start_at(server, Place::of(server)).await
+    }
+
+    async fn start_with_snapshots(server: Server) -> Self {
+        Self::start_at(server, Place { snapshots: true, ..Place::of(server) }).await
     }
 
     pub(crate) async fn start_at(server: Server, place: Place) -> Self {

@@ -54,8 +54,7 @@ async fn slash_commands_a_model_an_agent_and_an_attachment(server: Server) {
 }
 
 async fn a_slash_command_that_is_aborted_is_not_said_to_have_failed(server: Server) {
-    let runtime = json!({ "kind": server.runtime(), "agent_bin": server.binary() });
-    let mut agent = Agent::start_at(server, Place { snapshots: false, ..Place::new(runtime) }).await;
+    let mut agent = Agent::start(server).await;
     agent.take(json!({ "type": "command", "name": "linger" })).await;
     agent.viewer.until("text streams in", |view| text_of(view).len() > 150).await;
     agent.take(json!({ "type": "abort" })).await;
@@ -69,7 +68,7 @@ async fn a_slash_command_that_is_aborted_is_not_said_to_have_failed(server: Serv
 }
 
 async fn a_revert_is_taken_back_and_a_fork_is_another_session(server: Server) {
-    let mut agent = Agent::start(server).await;
+    let mut agent = Agent::start_with_snapshots(server).await;
     let file = agent.directory().join("calc.py");
     agent.turn("[[plain]] hi").await;
     agent.turn(&format!("[[tools dir={}]] build it", agent.directory().display())).await;
@@ -156,7 +155,7 @@ async fn a_lost_network_is_answered_and_declined(server: Server) {
 }
 
 async fn its_queue_is_shown_and_its_transient_parts_go_away(server: Server) {
-    let mut agent = Agent::start(server).await;
+    let mut agent = Agent::start_with_snapshots(server).await;
     agent.prompt("[[slow]] take your time").await;
     agent.viewer.until("it speaks", |view| text_of(view).contains("The wrapper owns")).await;
     agent.take(json!({ "type": "prompt", "text": "[[plain]] and this", "delivery": "boundary" })).await;
