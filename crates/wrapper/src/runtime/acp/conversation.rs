@@ -463,11 +463,11 @@ impl Conversation {
         if cost.is_object() && cost["currency"] != "USD" {
             // All costs here are in dollars, and nobody here knows what another currency is worth.
             self.pass_on(update);
-        } else if let Some(cost) = cost["amount"].as_f64().filter(|cost| *cost >= 0.0) {
+        } else if let Some(cost) = cost["amount"].as_f64() {
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
-                reason = "a cost is small and not below zero"
+                reason = "a cost is small, and what is below zero becomes zero"
             )]
             let micros = (cost * 1e6).round() as u64;
             self.cost_micros = self.cost_micros.max(micros);

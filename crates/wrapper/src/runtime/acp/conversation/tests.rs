@@ -1,4 +1,5 @@
 mod talk;
+mod tools;
 
 use std::collections::BTreeSet;
 
@@ -52,88 +53,6 @@ fn another_message_of_the_agent_is_another_message() {
     talk.finish("end_turn");
     assert_eq!(talk.said(), ["hi", "one two", "three"]);
     assert_eq!(talk.view.session(SESSION).unwrap().messages().len(), 3);
-}
-
-#[test]
-fn a_tool_call_is_put_together_from_what_its_updates_change() {
-    let mut talk = Talk::begin();
-    talk.prompt("edit");
-    let diff = json!({ "type": "diff", "path": "/w/src/a.rs", "oldText": "one\n", "newText": "two\n" });
-    talk.update(
-        &json!({ "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "edit", "kind": "edit" }),
-    );
-    talk.update(&json!({
-        "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "in_progress", "title": "src/a.rs",
-        "locations": [{ "path": "/w/src/a.rs", "line": 3 }],
-    }));
-    talk.update(&json!({ "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "completed", "content": [diff] }));
-    // What is over stays as it is.
-    talk.update(&json!({ "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "in_progress" }));
-    let state = talk.tool();
-    assert_eq!(state["status"], "completed");
-    assert_eq!(state["title"], "src/a.rs");
-    assert_eq!(
-        state["input"]["filePath"], "/w/src/a.rs",
-        "a place stands for the file, if the input names none"
-    );
-    assert_eq!(
-        (&state["metadata"]["filediff"]["additions"], &state["metadata"]["filediff"]["deletions"]),
-        (&json!(1), &json!(1))
-    );
-    assert_eq!(talk.count("file.edited"), 1);
-}
-
-#[test]
-fn a_failed_tool_says_why() {
-    let mut talk = Talk::begin();
-    talk.prompt("run");
-    talk.update(&json!({
-        "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "ls", "kind": "execute", "status": "failed",
-        "rawOutput": { "error": "no such folder" },
-    }));
-    assert_eq!((&talk.tool()["status"], &talk.tool()["error"]), (&json!("error"), &json!("no such folder")));
-}
-
-#[test]
-fn what_a_terminal_writes_is_the_output_of_the_tool_that_shows_it() {
-    let mut talk = Talk::begin();
-    talk.prompt("run");
-    let content = json!([{ "type": "terminal", "terminalId": "term_1" }]);
-    talk.update(&json!({
-        "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "make", "kind": "execute", "status": "in_progress",
-        "content": content,
-    }));
-    let now = talk.tick();
-    talk.conversation.terminal_output(now, "term_1", "building\n");
-    talk.conversation.terminal_output(now, "term_2", "another's\n");
-    talk.take();
-    assert_eq!(talk.tool()["metadata"]["output"], "building\n");
-}
-
-#[test]
-fn the_output_of_a_command_is_said_once_however_it_ends() {
-    let content = json!([{ "type": "terminal", "terminalId": "term_1" }]);
-    let raw = json!({ "output": "building\n", "exitCode": 2, "metadata": { "output": "building\n" } });
-    for (status, said) in [
-        ("in_progress", &["metadata", "output"][..]),
-        ("completed", &["output"]),
-        ("failed", &["metadata", "output"]),
-    ] {
-        let mut talk = Talk::begin();
-        talk.prompt("run");
-        talk.update(&json!({
-            "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "make", "kind": "execute", "content": content,
-        }));
-        let now = talk.tick();
-        talk.conversation.terminal_output(now, "term_1", "building\n");
-        talk.update(&json!({
-            "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": status, "rawOutput": raw,
-        }));
-        let place = said.iter().fold(talk.tool(), |value, name| value[name].clone());
-        assert_eq!(place, "building\n", "{status}");
-        assert_eq!(talk.last("message.part.updated").matches("building").count(), 1, "{status}");
-        assert_eq!(talk.tool()["metadata"]["exit"], 2, "{status}");
-    }
 }
 
 #[test]
@@ -332,42 +251,6 @@ fn what_is_said_outside_of_a_turn_is_over_when_one_begins_or_the_agent_ends() {
 }
 
 #[test]
-fn a_tool_that_outlives_its_turn_shows_what_came_of_it() {
-    let mut talk = Talk::begin();
-    talk.prompt("build");
-    let call = json!({
-        "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "make", "kind": "execute", "status": "in_progress",
-    });
-    talk.update(&call);
-    talk.finish("end_turn");
-    assert_eq!(talk.tool()["error"], "Tool execution aborted");
-    let over = json!({
-        "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "completed", "rawOutput": "built",
-    });
-    talk.update(&over);
-    assert_eq!((&talk.tool()["status"], &talk.tool()["output"]), (&json!("completed"), &json!("built")));
-    assert_eq!(talk.tools().len(), 1, "it is the same call");
-    // Another call of the same id is another one.
-    talk.prompt("again");
-    talk.update(&call);
-    talk.finish("end_turn");
-    talk.prompt("and again");
-    talk.update(&call);
-    assert_eq!(talk.tools().len(), 3);
-}
-
-#[test]
-fn an_update_of_a_call_that_is_not_known_is_passed_on_outside_of_a_turn() {
-    let mut talk = Talk::begin();
-    talk.update(&json!({ "sessionUpdate": "tool_call_update", "toolCallId": "c1", "status": "completed" }));
-    assert!(talk.last("acp.tool_call_update").contains("c1"));
-    talk.update(
-        &json!({ "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "make", "kind": "execute" }),
-    );
-    assert_eq!((talk.tools().len(), talk.open_messages()), (1, 0));
-}
-
-#[test]
 fn the_plan_is_the_todo_list() {
     let mut talk = Talk::begin();
     talk.prompt("plan");
@@ -402,6 +285,22 @@ fn a_message_has_the_tokens_of_its_turn_and_its_share_of_the_cost() {
     }
     let session: Value = serde_json::from_str(&talk.last("session.updated")).unwrap();
     assert_eq!(session["info"]["cost"], json!(1.0), "the session has the cost of all");
+}
+
+#[test]
+fn a_cost_that_falls_or_is_below_zero_takes_nothing_back() {
+    let mut talk = Talk::begin();
+    talk.prompt("hi");
+    talk.update(
+        &json!({ "sessionUpdate": "agent_message_chunk", "content": { "type": "text", "text": "yes" } }),
+    );
+    for amount in [0.5, 0.25, -1.0] {
+        let cost = json!({ "amount": amount, "currency": "USD" });
+        talk.update(&json!({ "sessionUpdate": "usage_update", "used": 1200, "size": 200_000, "cost": cost }));
+    }
+    talk.finish("end_turn");
+    let info: Value = serde_json::from_str(&talk.last("message.updated")).unwrap();
+    assert_eq!(info["info"]["cost"], json!(0.5));
 }
 
 #[test]
