@@ -322,7 +322,6 @@ impl Driver {
                     return (Ok(None), told);
                 }
                 let was_given = self.open.steps.is_empty();
-                self.open.settings.clear();
                 let session = json!({ "sessionId": self.session });
                 let told = told.and_then(|()| {
                     if was_given {
