@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::unix::pipe,
     process::ChildStdout,
     sync::mpsc,
@@ -108,7 +108,7 @@ impl Writer {
     }
 }
 
-async fn read(mut stdout: ChildStdout, lines: &mpsc::Sender<Incoming>) -> io::Result<()> {
+async fn read(mut stdout: impl AsyncRead + Unpin, lines: &mpsc::Sender<Incoming>) -> io::Result<()> {
     let mut bytes = BytesMut::with_capacity(16 * 1024);
     let mut searched = 0;
     loop {
@@ -136,5 +136,60 @@ async fn read(mut stdout: ChildStdout, lines: &mpsc::Sender<Incoming>) -> io::Re
         if stdout.read_buf(&mut bytes).await? == 0 {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::io::duplex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_is_a_message_however_its_bytes_come() {
+        let line = |id: u64| rpc::response(&json!(id), &Ok(json!("ä")));
+        for bytes in [1, 2, 3, 1024] {
+            let (mut agent, stdout) = duplex(bytes);
+            let (lines, mut said) = mpsc::channel(INCOMING);
+            let says = async {
+                agent.write_all(&[line(1), b"npm warn\n\n".to_vec(), line(2)].concat()).await.unwrap();
+                drop(agent);
+            };
+            tokio::join!(read(stdout, &lines), says).0.unwrap();
+            drop(lines);
+            for number in 1..=2 {
+                let message = said.recv().await;
+                let is_it = matches!(&message, Some(Incoming::Response { id, result: Ok(result) }) if *id == number && result == "ä");
+                assert!(is_it, "{message:?} in pieces of {bytes}");
+            }
+            assert!(said.recv().await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_is_not_read_on() {
+        let (mut agent, stdout) = duplex(1024 * 1024);
+        let (lines, _said) = mpsc::channel(INCOMING);
+        let says = async {
+            let some = vec![b'x'; 1024 * 1024];
+            for _ in 0..2 * LINE / some.len() {
+                agent.write_all(&some).await?;
+            }
+            io::Result::Ok(())
+        };
+        let (read, said) = tokio::join!(async { read(stdout, &lines).await }, says);
+        read.unwrap();
+        assert_eq!(said.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_reads_none_of_many_lines_is_deaf() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_unread, mut pipe) = Pipe::open(&dir.path().join("fifo")).unwrap();
+        for _ in 0..OUTGOING {
+            pipe.notify("session/cancel", &json!({})).unwrap();
+        }
+        assert_eq!(pipe.notify("session/cancel", &json!({})), Err(Deaf));
     }
 }
