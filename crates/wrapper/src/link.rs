@@ -259,12 +259,12 @@ impl LinkHandle {
 
     /// Waits until everything that was pushed before is acked; false if the link will never come back.
     pub async fn flushed(&self) -> bool {
-        let (mut progress, mut state) = (self.progress.clone(), self.state.clone());
+        let mut progress = self.progress.clone();
         let last = progress.borrow().next - 1;
         tokio::select! {
             biased;
             reached = progress.wait_for(|progress| progress.acked >= last) => reached.is_ok(),
-            _ = state.wait_for(|state| matches!(state, LinkState::Superseded | LinkState::Refused { .. })) => false,
+            () = self.inputs.closed() => false,
         }
     }
 }
