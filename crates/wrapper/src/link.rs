@@ -5,6 +5,8 @@ mod dial;
 mod driver;
 mod log;
 mod machine;
+#[cfg(test)]
+mod testing;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -268,3 +270,6 @@ impl LinkHandle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

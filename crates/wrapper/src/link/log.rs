@@ -100,3 +100,55 @@ fn ended(closed: Option<(CloseCode, String)>) -> LogError {
         None => LogError::Unreachable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::{LogId, NewEvent, Seq};
+
+    use super::{
+        super::testing::{Relay, config},
+        *,
+    };
+    use crate::testing::event;
+
+    #[tokio::test]
+    async fn what_was_said_before_this_run_is_told_apart_from_the_rest() {
+        let log = || LogId::Agent("a".parse().expect("an id"));
+        let resumed =
+            |generation: u64| event("wrapper.resumed", &format!(r#"{{"generation":{generation}}}"#));
+        let events = [begun("s1"), resumed(1), begun("s2"), resumed(2), begun("s3"), resumed(2), begun("s4")];
+        let events = events.into_iter().zip(1..).map(|(event, seq)| event.at(Seq::new(seq))).collect();
+        let said =
+            [ToViewer::Events { log: log(), events }, ToViewer::Live { log: log(), head: Seq::new(7) }];
+        let Past { whole, before } = read(&said).await.unwrap();
+        let has = |view: &SessionView| ["s1", "s2", "s3", "s4"].map(|id| view.session(id).is_some());
+        assert_eq!(has(&whole), [true; 4]);
+        assert_eq!(has(&before), [true, true, false, false], "a run may say more than once that it goes on");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_the_relay_does_not_give_is_an_error_in_its_words() {
+        let message = "the log is damaged".to_owned();
+        let refused = ToViewer::Error { code: ErrorCode::Internal, message, log: None, retry_after_ms: None };
+        let error = read(&[refused]).await.unwrap_err();
+        assert_eq!(error.to_string(), "the relay refused: internal the log is damaged");
+    }
+
+    /// What the run with generation 2 makes of this.
+    async fn read(said: &[ToViewer]) -> Result<Past, LogError> {
+        let (dial, mut relay) = Relay::new();
+        let log = Log::of(&config(), dial).expect("a relay's URL");
+        let says = async {
+            let mut peer = relay.accept().await;
+            for frame in said {
+                peer.say(frame).await;
+            }
+            peer.close(CloseCode::NORMAL).await;
+        };
+        tokio::join!(log.read(2), says).0
+    }
+
+    fn begun(session: &str) -> NewEvent {
+        event("session.created", &format!(r#"{{"sessionID":"{session}","info":{{"id":"{session}"}}}}"#))
+    }
+}
