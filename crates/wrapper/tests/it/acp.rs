@@ -1,5 +1,8 @@
 //! The runtime of ACP agents, with an agent of a few lines that does what its prompt says (`acp/agent.py`).
 
+mod ends;
+mod terminals;
+
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
@@ -13,17 +16,13 @@ use gastown_wrapper::{
 use protocol::{
     Command, ModelRef, NewEvent, PermissionReply, Prompt, Seq,
     agent::Failed,
+    config::TownConfig,
     view::{PartView, SessionView},
 };
-use rustix::{
-    fs::{CWD, Mode, mkfifoat},
-    process::{Pid, PidfdFlags, Signal as UnixSignal, kill_process, pidfd_open},
-};
+use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
-
-use crate::guard::is_gone;
 
 #[tokio::test]
 async fn a_prompt_is_answered_in_a_turn_of_its_own() {
@@ -31,6 +30,8 @@ async fn a_prompt_is_answered_in_a_turn_of_its_own() {
     let mut agent = place.start("").await;
     assert_eq!((agent.running.info.version.as_str(), agent.running.resumed), ("Fake 1.2", false));
     agent.prompt("say hello there").await;
+    let user = agent.until("message.updated").await;
+    assert_eq!(user["info"]["model"], json!({ "providerID": "fake", "modelID": "small" }));
     agent.turn_over().await;
     assert_eq!(agent.said(), ["say hello there", "hello there"]);
     let finish = agent.parts().pop().unwrap();
@@ -106,44 +107,6 @@ async fn a_fifo_that_the_agent_wants_to_read_holds_nothing_up() {
     assert!(agent.said().last().unwrap().contains("is no regular file"), "{:?}", agent.said());
     agent.running.control.stop().await;
     assert!(matches!(agent.end().await, Ended::Exited { .. }));
-}
-
-#[tokio::test]
-async fn a_terminal_runs_in_the_work_folder_and_its_output_is_the_tools() {
-    let place = Place::new();
-    let mut agent = place.start("").await;
-    agent.prompt("terminal pwd; echo wrong >&2; exit 4").await;
-    agent.turn_over().await;
-    let said: Value = serde_json::from_str(agent.said().last().unwrap()).unwrap();
-    assert_eq!(said["status"]["exitCode"], 4);
-    assert_eq!(said["output"], format!("{}\nwrong\n", place.folder().display()));
-    let tool = agent.parts().into_iter().find(|part| part["type"] == "tool").unwrap();
-    assert_eq!((&tool["state"]["status"], &tool["state"]["output"]), (&json!("completed"), &said["output"]));
-}
-
-#[tokio::test]
-async fn who_waits_for_the_end_of_a_terminal_is_told_when_it_is_released() {
-    let place = Place::new();
-    let mut agent = place.start("").await;
-    agent.prompt("release").await;
-    assert_eq!(agent.turn_over().await, "completed");
-    let said: Value = serde_json::from_str(agent.said().last().unwrap()).unwrap();
-    assert_eq!(said["status"]["exitCode"], 128 + 15);
-    assert!(said["again"]["message"].as_str().unwrap().contains("there is no terminal"), "{said}");
-}
-
-#[tokio::test]
-async fn a_command_that_writes_much_is_shown_now_and_then_and_in_full_at_its_end() {
-    let place = Place::new();
-    let mut agent = place.start("").await;
-    agent.prompt("terminal seq 100000").await;
-    agent.turn_over().await;
-    let tool = agent.parts().into_iter().find(|part| part["type"] == "tool").unwrap();
-    let output = tool["state"]["output"].as_str().unwrap();
-    assert!(output.starts_with("1\n2\n") && output.ends_with("\n100000\n"), "{} bytes", output.len());
-    // It was read in pieces of at most 8 KiB.
-    let pieces = output.len() / (8 * 1024);
-    assert!(agent.tool_updates < pieces * 3 / 4, "{} updates of {pieces} pieces", agent.tool_updates);
 }
 
 #[tokio::test]
@@ -235,17 +198,6 @@ async fn what_is_said_after_a_turn_is_whole_once_nothing_more_comes() {
 }
 
 #[tokio::test]
-async fn a_terminal_that_is_killed_keeps_what_it_wrote_and_says_how_it_ended() {
-    let place = Place::new();
-    let mut agent = place.start("").await;
-    agent.prompt("kill").await;
-    agent.turn_over().await;
-    let said: Value = serde_json::from_str(agent.said().last().unwrap()).unwrap();
-    let status = json!({ "exitCode": 128 + 15, "signal": "15" });
-    assert_eq!(said, json!([status, { "output": "said\n", "truncated": false, "exitStatus": status }]));
-}
-
-#[tokio::test]
 async fn a_mode_is_chosen_before_the_prompt_is_given() {
     let place = Place::new();
     let mut agent = place.start("").await;
@@ -323,6 +275,9 @@ async fn a_slash_command_is_one_that_the_agent_named() {
     agent.turn_over().await;
     assert_eq!(agent.said().last().unwrap(), "command /review main");
     assert!(matches!(agent.command(slash("fly")).await, Err(CommandError::NotFound { .. })));
+    agent.prompt("learn fly").await;
+    agent.turn_over().await;
+    assert!(agent.command(slash("fly")).await.is_ok(), "it has learnt it");
 }
 
 #[tokio::test]
@@ -347,77 +302,31 @@ async fn a_session_goes_on_and_what_the_log_has_is_not_told_again() {
     assert_eq!(agent.said(), ["say again", "again"]);
     let other = place.resume("ses_lost").await;
     assert!(!other.running.resumed, "a session that is not there is begun anew");
+    let resumes = place.try_start("resumes", Some("ses_fake")).await.unwrap();
+    assert!(resumes.resumed, "an agent that can go on without telling its history is asked to");
 }
 
 #[tokio::test]
-async fn an_agent_that_dies_says_its_last_words() {
+async fn what_the_agent_wants_before_its_session_is_there_is_refused_and_holds_nothing_up() {
     let place = Place::new();
-    let mut agent = place.start("").await;
-    agent.prompt("die").await;
-    let Ended::Died(Failed { exit_code, stderr, .. }) = agent.end().await else { panic!("it died") };
-    assert_eq!((exit_code, stderr.last().map(String::as_str)), (Some(9), Some("out of memory")));
-    let answered = agent.command(Command::Abort).await;
-    assert!(matches!(answered, Err(CommandError::Unreachable { .. })), "{answered:?}");
-}
-
-#[tokio::test]
-async fn p16_nothing_of_the_agent_outlives_its_stop() {
-    let place = Place::new();
-    let mut agent = place.start("").await;
-    agent.prompt("daemon").await;
+    let mut agent = place.start("early").await;
+    agent.prompt("say ready").await;
     agent.turn_over().await;
-    let daemon = process(agent.said().last().unwrap().parse().unwrap());
-    let own = process(agent.pid(&place));
-    agent.running.control.stop().await;
-    is_gone(daemon).await;
-    is_gone(own).await;
+    assert_eq!(agent.said(), ["say ready", "ready"]);
 }
 
 #[tokio::test]
-async fn p16_terminals_end_with_the_agent() {
+async fn the_agent_and_its_terminals_have_the_variables_that_the_start_gives() {
     let place = Place::new();
-    let mut agent = place.start("").await;
-    agent.prompt("terminal echo $$; exec sleep 1000").await;
-    let pid = loop {
-        agent.until("message.part.updated").await;
-        let tool = agent.parts().into_iter().find(|part| part["type"] == "tool");
-        let output = tool.and_then(|tool| tool["state"]["metadata"]["output"].as_str().map(str::to_owned));
-        if let Some(pid) = output.and_then(|output| output.trim().parse().ok()) {
-            break pid;
-        }
-    };
-    let command = process(pid);
-    agent.running.control.stop().await;
-    is_gone(command).await;
-}
-
-#[tokio::test]
-async fn an_agent_that_was_killed_is_a_death() {
-    let place = Place::new();
-    let mut agent = place.start("").await;
-    agent.prompt("deaf").await;
-    agent.until("message.part.delta").await;
-    kill_process(Pid::from_raw(agent.pid(&place)).unwrap(), UnixSignal::KILL).unwrap();
-    let Ended::Died(failed) = agent.end().await else { panic!("it died") };
-    assert_eq!(failed.exit_code, Some(128 + 9));
-}
-
-#[tokio::test]
-async fn a_start_that_fails_says_why_and_what_to_do() {
-    let place = Place::new();
-    for (how, exit_code, word) in [
-        ("exits", Some(3), "it ended before it was ready"),
-        ("future", Some(128 + 15), "it speaks version 7"),
-        ("login", Some(128 + 15), "run `fake login`"),
-    ] {
-        let failed = place.try_start(how, None).await.unwrap_err();
-        assert!(failed.message.contains(word), "{how}: {}", failed.message);
-        assert_eq!(failed.exit_code, exit_code, "{how}: {failed:?}");
-    }
-    assert_eq!(place.try_start("exits", None).await.unwrap_err().stderr, ["no api key"]);
-    let missing = Acp::new(vec!["/no/such/agent".into()], guard());
-    let failed = missing.start(place.asked(None)).await.unwrap_err();
-    assert!(failed.stderr.iter().any(|line| line.contains("/no/such/agent")), "{failed:?}");
+    let mut start = place.asked(None);
+    start.env = TownConfig::parse(r#"{"env":{"WORD":"given"}}"#).unwrap().env;
+    let mut agent = Agent::new(place.acp("").start(start).await.unwrap());
+    agent.prompt("env WORD").await;
+    agent.turn_over().await;
+    assert_eq!(agent.said().last().unwrap(), "given");
+    agent.prompt("terminal echo $WORD").await;
+    agent.turn_over().await;
+    assert!(agent.said().last().unwrap().contains(r#""output": "given\n""#), "{:?}", agent.said());
 }
 
 /// A work folder and a state folder.
@@ -555,10 +464,6 @@ fn with_model(model: &str) -> Command {
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn process(pid: i32) -> std::os::fd::OwnedFd {
-    pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::NONBLOCK).unwrap()
-}
 
 fn guard() -> Vec<OsString> {
     vec![env!("CARGO_BIN_EXE_gastown-wrapper").into(), "guard".into()]

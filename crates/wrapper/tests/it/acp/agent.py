@@ -73,9 +73,16 @@ def perform(words):
                content=[{"type": "terminal", "terminalId": terminal}])
         status = ask("terminal/wait_for_exit", {"terminalId": terminal})
         output = ask("terminal/output", {"terminalId": terminal})
-        update("tool_call_update", toolCallId="c1", status="completed", rawOutput=output)
+        update("tool_call_update", toolCallId="c1", status="completed")
         say(json.dumps({"status": status, "output": output["output"]}))
         ask("terminal/release", {"terminalId": terminal})
+    elif verb == "late":
+        # It is over before a tool shows it.
+        terminal = ask("terminal/create", {"command": "echo", "args": rest})["terminalId"]
+        ask("terminal/wait_for_exit", {"terminalId": terminal})
+        update("tool_call", toolCallId="c1", title="run", kind="execute", status="in_progress",
+               content=[{"type": "terminal", "terminalId": terminal}])
+        update("tool_call_update", toolCallId="c1", status="completed")
     elif verb == "release":
         # Somebody still waits for it.
         terminal = ask("terminal/create", {"command": "sleep", "args": ["1000"]})["terminalId"]
@@ -112,6 +119,10 @@ def perform(words):
     elif verb == "noise":
         print("npm warn something\n\n{not json", flush=True)
         say("after the noise")
+    elif verb == "env":
+        say(os.environ.get(rest[0], ""))
+    elif verb == "learn":
+        update("available_commands_update", availableCommands=[{"name": rest[0], "description": "new"}])
     elif verb == "unknown":
         say(json.dumps(ask("terminal/paint", {})))
     elif verb == "daemon":
@@ -142,17 +153,21 @@ def main():
             send({"id": number, "result": {
                 "protocolVersion": 7 if how == "future" else 1,
                 "agentInfo": {"name": "Fake", "version": "1.2"},
-                "agentCapabilities": {"loadSession": True, "promptCapabilities": {"image": True}},
+                "agentCapabilities": {"loadSession": True, "promptCapabilities": {"image": True},
+                                      "sessionCapabilities": {"resume": {}} if how == "resumes" else {}},
                 "authMethods": [{"id": "login", "name": "Login", "description": "run `fake login`"}],
             }})
         elif method == "session/new" and how == "login":
             send({"id": number, "error": {"code": -32000, "message": "Authentication required"}})
-        elif method in ("session/new", "session/load"):
-            if method == "session/load":
-                if params["sessionId"] != SESSION:
+        elif method in ("session/new", "session/load", "session/resume"):
+            if how == "early":
+                ask("fs/read_text_file", {"path": "a.txt"})
+            if method != "session/new":
+                if params["sessionId"] != SESSION or (how == "resumes" and method == "session/load"):
                     send({"id": number, "error": {"code": -32602, "message": "no such session"}})
                     continue
-                say("said long ago")
+                if method == "session/load":
+                    say("said long ago")
             update("available_commands_update", availableCommands=[{"name": "review", "description": "look"}])
             option = {"id": "m", "category": "model", "type": "select", "currentValue": "fake/small",
                       "options": [{"value": "fake/small", "name": "S"}, {"value": "fake/large", "name": "L"},
@@ -160,7 +175,7 @@ def main():
             servers = params["mcpServers"]
             modes = {"currentModeId": "build", "availableModes": [{"id": "build", "name": "B"}, {"id": "plan", "name": "P"}]}
             result = {"configOptions": [option], "modes": modes}
-            send({"id": number, "result": result if method == "session/load" else {"sessionId": SESSION, **result}})
+            send({"id": number, "result": {"sessionId": SESSION, **result} if method == "session/new" else result})
         elif method == "session/set_config_option":
             model = params["value"]
             if model == "fake/gone":
