@@ -101,10 +101,10 @@ impl Tool {
         }
     }
 
-    /// What its terminal has written so far.
+    /// What its terminal has written so far. Once it is over it takes none that comes later.
     pub(super) fn terminal_output(&mut self, emit: &mut Emit, session: &Session, output: &str) {
-        self.terminal = Some(output.to_owned());
-        if self.is_open() {
+        if self.is_open() || self.terminal.is_none() {
+            self.terminal = Some(output.to_owned());
             self.show(emit, session);
         }
     }

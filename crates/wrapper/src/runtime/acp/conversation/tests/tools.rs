@@ -61,6 +61,21 @@ fn what_a_terminal_writes_is_the_output_of_the_tool_that_shows_it() {
 }
 
 #[test]
+fn a_tool_that_shows_a_terminal_only_when_it_is_over_has_its_output_and_nothing_that_comes_later() {
+    let mut talk = Talk::begin();
+    talk.prompt("run");
+    talk.update(&json!({
+        "sessionUpdate": "tool_call", "toolCallId": "c1", "title": "make", "kind": "execute", "status": "completed",
+        "content": [{ "type": "terminal", "terminalId": "term_1" }],
+    }));
+    let now = talk.tick();
+    talk.conversation.terminal_output(now, "term_1", "built\n");
+    talk.conversation.terminal_output(now, "term_1", "built\nmore\n");
+    talk.take();
+    assert_eq!(talk.tool()["output"], "built\n");
+}
+
+#[test]
 fn the_output_of_a_command_is_said_once_however_it_ends() {
     let content = json!([{ "type": "terminal", "terminalId": "term_1" }]);
     let raw = json!({ "output": "building\n", "exitCode": 2, "metadata": { "output": "building\n" } });
