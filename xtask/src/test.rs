@@ -67,14 +67,8 @@ fn clippy() -> anyhow::Result<()> {
 }
 
 fn tests() -> anyhow::Result<()> {
-    // Real agents are waited for as much as they work: half as many tests again as there are processors.
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let at_once = (processors + processors.div_ceil(2)).to_string();
-    let (mut lines, mut green) = command::run_read(
-        "cargo",
-        &["test", "--workspace", "--locked", "--no-fail-fast"],
-        &[("RUST_TEST_THREADS", &at_once)],
-    )?;
+    let (mut lines, mut green) =
+        command::run_read("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"], &[])?;
     // The relay's pure core, without its drivers: the same tests, so that no feature hides a dependency.
     let core = [
         "test",
